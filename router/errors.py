@@ -1,0 +1,168 @@
+"""Every way a request, or the router's start, can fail.
+
+    RouterError
+    ├── ClientError            the client's fault; never retried
+    │   ├── InvalidBody          400  not JSON, not an object, or empty
+    │   ├── InvalidField         400  a field is missing or of the wrong type; names it
+    │   ├── BodyTooLarge         413
+    │   ├── HeadersTooLarge      431
+    │   ├── UnknownModel         404  no worker serves it; names those that are served
+    │   ├── UnknownPath          404
+    │   ├── MethodNotAllowed     405
+    │   ├── UnknownWorker        404  admin routes
+    │   ├── WorkerExists         409  admin routes
+    │   └── ClientGone           499  hung up; nobody reads the answer
+    ├── WorkerError            a worker's fault
+    │   ├── WorkerUnreachable    502  no connection could be made; safe to retry
+    │   ├── WorkerHungUp         502  closed before the answer was complete; safe to retry until the first byte
+    │   ├── WorkerTimeout        504  names the deadline that passed; safe to retry until the first byte
+    │   ├── WorkerRefused        its own 429 or 5xx, handed on if no other worker answers
+    │   └── StreamCut            502  the stream ended early; told inside the stream
+    └── RouterFault            ours
+        ├── NoWorker             503  no worker is ready
+        ├── InternalError        500
+        └── ConfigError          start-up: names the key and the nearest valid one
+
+Each class fixes its HTTP status, whether a retry elsewhere is safe, and who is at fault. Bodies have OpenAI's shape.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+import msgspec
+
+Fault = Literal["client", "worker", "router"]
+
+
+class RouterError(Exception):
+    """Base of all. `message` is one sentence that says what was wrong and what to do; `param` names a body field."""
+
+    status: ClassVar[int] = 500
+    code: ClassVar[str] = "internal_error"
+    kind: ClassVar[str] = "server_error"
+    fault: ClassVar[Fault] = "router"
+    retry_safe: ClassVar[bool] = False
+
+    def __init__(self, message: str, *, param: str | None = None, retry_after_s: int | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.param = param
+        self.retry_after_s = retry_after_s
+
+    def body(self) -> bytes:
+        """OpenAI's error object as JSON bytes; `source` says whose fault it was (client, worker or router)."""
+        error = {
+            "message": self.message,
+            "type": self.kind,
+            "param": self.param,
+            "code": self.code,
+            "source": self.fault,
+        }
+        return msgspec.json.encode({"error": error})
+
+
+class ClientError(RouterError):
+    status = 400
+    code = "invalid_request"
+    kind = "invalid_request_error"
+    fault = "client"
+
+
+class InvalidBody(ClientError):
+    code = "invalid_body"
+
+
+class InvalidField(ClientError):
+    code = "invalid_field"
+
+
+class BodyTooLarge(ClientError):
+    status = 413
+    code = "body_too_large"
+
+
+class HeadersTooLarge(ClientError):
+    status = 431
+    code = "headers_too_large"
+
+
+class UnknownModel(ClientError):
+    status = 404
+    code = "model_not_found"
+
+
+class UnknownPath(ClientError):
+    status = 404
+    code = "unknown_path"
+
+
+class MethodNotAllowed(ClientError):
+    status = 405
+    code = "method_not_allowed"
+
+
+class UnknownWorker(ClientError):
+    status = 404
+    code = "worker_not_found"
+
+
+class WorkerExists(ClientError):
+    status = 409
+    code = "worker_exists"
+
+
+class ClientGone(ClientError):
+    status = 499
+    code = "client_gone"
+
+
+class WorkerError(RouterError):
+    status = 502
+    code = "worker_error"
+    fault = "worker"
+
+
+class WorkerUnreachable(WorkerError):
+    code = "worker_unreachable"
+    retry_safe = True
+
+
+class WorkerHungUp(WorkerError):
+    code = "worker_hung_up"
+    retry_safe = True
+
+
+class WorkerTimeout(WorkerError):
+    status = 504
+    code = "worker_timeout"
+    kind = "timeout_error"
+    retry_safe = True
+
+
+class WorkerRefused(WorkerError):
+    status = 503
+    code = "worker_refused"
+    retry_safe = True
+
+
+class StreamCut(WorkerError):
+    code = "stream_cut"
+
+
+class RouterFault(RouterError):
+    pass
+
+
+class NoWorker(RouterFault):
+    status = 503
+    code = "no_worker_ready"
+    kind = "service_unavailable_error"
+
+
+class InternalError(RouterFault):
+    pass
+
+
+class ConfigError(RouterFault):
+    code = "config_error"

@@ -1,0 +1,1 @@
+"""The control plane: which workers exist, how they are, what they hold."""

@@ -1,0 +1,1 @@
+"""Data structures over prompt prefixes. No policy, no I/O, no clock."""

@@ -1,0 +1,1 @@
+"""What the router says about itself: metrics and logs. Reads Outcomes; measures nothing itself."""
