@@ -1,0 +1,228 @@
+"""From request fields to what the worker runs: sampling parameters checked as SGLang checks them, namespaces, ranks.
+
+Raises BadRequest with SGLang's sentences. Called by the API modules. Not here: bodies of answers.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from workers.simulated.errors import BadRequest
+from workers.simulated.schemas import Common, GenerateRequest, SamplingFields
+from workers.simulated.writer import Sampling
+
+MAX_STOP_STRINGS = 32  # SGLang 0.5.21
+
+Namespace = tuple[str | None, str | None, str | None]
+"""LoRA adapter, extra_key, cache_salt: requests that differ in one of them never share cache."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Call:
+    """What one HTTP request asks of the engine: `prompts`, each to be answered `n` times.
+
+    `fixed`, where given, is the text of every answer (forced tool calls). `rank` is None where the server may choose.
+    """
+
+    prompts: Sequence[Sequence[int]]
+    samplings: Sequence[Sampling]
+    namespaces: Sequence[Namespace]
+    rids: Sequence[str] | None
+    n: int
+    rank: int | None
+    fixed: str | None = None
+
+
+def sampling_of(request: Common, *, max_tokens: int | None, json_schema: dict[str, Any] | None = None) -> Sampling:
+    """Sampling parameters of an OpenAI request."""
+    if json_schema is None:
+        json_schema = _schema_of_format(request)
+    return _checked(
+        temperature=request.temperature,
+        top_p=request.top_p,
+        top_k=request.top_k,
+        min_p=request.min_p,
+        frequency_penalty=request.frequency_penalty,
+        presence_penalty=request.presence_penalty,
+        repetition_penalty=request.repetition_penalty,
+        max_new_tokens=max_tokens,
+        min_new_tokens=request.min_tokens,
+        stop=request.stop,
+        stop_token_ids=request.stop_token_ids,
+        ignore_eos=request.ignore_eos,
+        no_stop_trim=request.no_stop_trim,
+        n=request.n,
+        seed=request.seed,
+        json_schema=json_schema,
+        regex=request.regex,
+    )
+
+
+def sampling_of_fields(fields: SamplingFields) -> Sampling:
+    """Sampling parameters of /generate; null means the default there."""
+    return _checked(
+        temperature=fields.temperature,
+        top_p=fields.top_p,
+        top_k=fields.top_k,
+        min_p=fields.min_p,
+        frequency_penalty=fields.frequency_penalty,
+        presence_penalty=fields.presence_penalty,
+        repetition_penalty=fields.repetition_penalty,
+        max_new_tokens=fields.max_new_tokens,
+        min_new_tokens=fields.min_new_tokens or 0,
+        stop=fields.stop,
+        stop_token_ids=fields.stop_token_ids,
+        ignore_eos=bool(fields.ignore_eos),
+        no_stop_trim=bool(fields.no_stop_trim),
+        n=1 if fields.n is None else fields.n,
+        seed=fields.sampling_seed,
+        json_schema=parse_schema(fields.json_schema),
+        regex=fields.regex or None,
+    )
+
+
+def parse_schema(text: str | None) -> dict[str, Any] | None:
+    """A JSON schema given as text. Raises BadRequest."""
+    if not text:
+        return None
+    try:
+        schema = msgspec.json.decode(text)
+    except msgspec.DecodeError as error:
+        raise BadRequest(f"Failed to compile json grammar: Invalid JSON schema: {error}") from error
+    return schema if isinstance(schema, dict) else {}
+
+
+def _schema_of_format(request: Common) -> dict[str, Any] | None:
+    wanted = request.response_format
+    if wanted is None or wanted.type == "text":
+        return None
+    if wanted.type == "json_schema":
+        if wanted.json_schema is None or wanted.json_schema.schema is None:
+            raise BadRequest("schema_ is required for json_schema response format request.")
+        return wanted.json_schema.schema
+    return {"type": "object"} if wanted.type == "json_object" else None
+
+
+def _checked(
+    *,
+    temperature: float | None,
+    top_p: float | None,
+    top_k: int | None,
+    min_p: float | None,
+    frequency_penalty: float | None,
+    presence_penalty: float | None,
+    repetition_penalty: float | None,
+    max_new_tokens: int | None,
+    min_new_tokens: int,
+    stop: str | list[str] | None,
+    stop_token_ids: list[int] | None,
+    ignore_eos: bool,
+    no_stop_trim: bool,
+    n: int,
+    seed: int | None,
+    json_schema: dict[str, Any] | None,
+    regex: str | None,
+) -> Sampling:
+    """Refuses what SGLang's SamplingParams.verify refuses, in its words; values that change no text are dropped."""
+    stops = (stop,) if isinstance(stop, str) else tuple(stop or ())
+    refusals = (
+        (_outside(temperature, 0, math.inf), f"temperature must be a non-negative finite number, got {temperature}."),
+        (top_p is not None and not 0 < top_p <= 1, f"top_p must be in (0, 1], got {top_p}."),
+        (_outside(min_p, 0, 1), f"min_p must be in [0, 1], got {min_p}."),
+        (top_k is not None and top_k < 1 and top_k != -1, f"top_k must be -1 (disable) or at least 1, got {top_k}."),
+        (_outside(frequency_penalty, -2, 2), f"frequency_penalty must be in [-2, 2], got {frequency_penalty}."),
+        (_outside(presence_penalty, -2, 2), f"presence_penalty must be in [-2, 2], got {presence_penalty}."),
+        (
+            repetition_penalty is not None and not 0 < repetition_penalty <= 2,
+            f"repetition_penalty must be in (0, 2] (1.0 = no penalty), got {repetition_penalty}.",
+        ),
+        (min_new_tokens < 0, f"min_new_tokens must be in [0, max_new_tokens], got {min_new_tokens}."),
+        (
+            max_new_tokens is not None and max_new_tokens < 0,
+            f"max_new_tokens must be at least 0, got {max_new_tokens}.",
+        ),
+        (
+            max_new_tokens is not None and min_new_tokens > max_new_tokens,
+            f"min_new_tokens must be in [0, max_new_tokens({max_new_tokens})], got {min_new_tokens}.",
+        ),
+        (len(stops) > MAX_STOP_STRINGS, f"at most {MAX_STOP_STRINGS} stop strings are allowed, got {len(stops)}"),
+        (
+            json_schema is not None and regex is not None,
+            "Only one of json_schema, regex, ebnf, or structural_tag can be set.",
+        ),
+        (n < 1, f"n must be at least 1, got {n}."),
+    )
+    for refused, message in refusals:
+        if refused:
+            raise BadRequest(message)
+    return Sampling(
+        max_new_tokens=max_new_tokens,
+        min_new_tokens=min_new_tokens,
+        stop=stops,
+        stop_token_ids=frozenset(stop_token_ids or ()),
+        ignore_eos=ignore_eos,
+        no_stop_trim=no_stop_trim,
+        n=n,
+        seed=seed,
+        json_schema=json_schema,
+        regex=regex,
+    )
+
+
+def _outside(value: float | None, low: float, high: float) -> bool:
+    return value is not None and not (low <= value <= high and math.isfinite(value))
+
+
+def namespaces_of(request: Common | GenerateRequest, count: int, model: str) -> list[Namespace]:
+    """The cache namespace of each of `count` prompts. `model` may name an adapter, as in base-model:adapter."""
+    adapter = model.partition(":")[2].strip() or None
+    return [
+        (
+            adapter or _nth(request.lora_path, index),
+            _nth(request.extra_key, index) or None,
+            _nth(request.cache_salt, index) or None,
+        )
+        for index in range(count)
+    ]
+
+
+def _nth(value: str | Sequence[str | None] | None, index: int) -> str | None:
+    if value is None or isinstance(value, str):
+        return value
+    return value[index] if index < len(value) else None
+
+
+def rids_of(rid: str | list[str] | None, count: int) -> list[str] | None:
+    """Request ids for `count` generations; a string given for several becomes a prefix. Raises BadRequest."""
+    if rid is None:
+        return None
+    if isinstance(rid, str):
+        return [rid] if count == 1 else [f"{rid}_{index}" for index in range(count)]
+    if len(rid) != count:
+        raise BadRequest("The specified rids length mismatch with the batch_size for batch processing.")
+    if len(set(rid)) != len(rid):
+        raise BadRequest(f"Duplicate request IDs detected within the request: {sorted(set(rid))}")
+    return rid
+
+
+def rank_of_body(request: Common | GenerateRequest) -> int | None:
+    """The DP rank that the body asks for; `data_parallel_rank` is the deprecated spelling."""
+    return request.data_parallel_rank if request.routed_dp_rank is None else request.routed_dp_rank
+
+
+def rank_of(request: Common, headers: Mapping[str, str]) -> int | None:
+    """The DP rank asked for; on the OpenAI routes the header wins over the body. Raises BadRequest."""
+    header = headers.get("x-data-parallel-rank")
+    if header is None:
+        return rank_of_body(request)
+    try:
+        return int(header)
+    except ValueError as error:
+        raise BadRequest(
+            f"Invalid X-Data-Parallel-Rank header: must be an integer, got '{header}'", kind="400"
+        ) from error

@@ -1,0 +1,206 @@
+"""SGLang's native routes: /generate, and the ones by which operators and load tests handle a server.
+
+Called by routes.py. Not here: OpenAI's shapes (openai_api), what a server says about itself (info_api).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from typing import Any
+from urllib.parse import parse_qs
+
+import msgspec
+
+from workers.simulated.calls import Call, namespaces_of, rank_of_body, rids_of, sampling_of_fields
+from workers.simulated.chat_template import render_chat
+from workers.simulated.connection import TEXT, Reply, Request
+from workers.simulated.errors import Aborted, ApiError, BadRequest
+from workers.simulated.generation import Generation
+from workers.simulated.openai_stream import DONE
+from workers.simulated.schemas import (
+    AbortRequest,
+    DetokenizeRequest,
+    GenerateRequest,
+    SamplingFields,
+    TokenizeRequest,
+    decode,
+)
+from workers.simulated.worker import SimulatedWorker
+
+_encode = msgspec.json.Encoder().encode
+
+
+async def generate(worker: SimulatedWorker, request: Request, reply: Reply) -> None:
+    """POST /generate. Its errors have their own shape, and come inside the stream when one was asked for."""
+    body = decode(GenerateRequest, request.body)
+    try:
+        call, single = _generate_call(worker, body)
+        if body.stream:
+            await _stream(worker, call, single, reply)
+            return
+        generations = await worker.complete(call, reply)
+    except Aborted:
+        raise
+    except ApiError as error:
+        _refuse(error, reply, stream=body.stream)
+        return
+    answers = [_answer(generation) for generation in generations]
+    reply.send_json(answers[0] if single and call.n == 1 else answers)
+
+
+def _refuse(error: ApiError, reply: Reply, *, stream: bool) -> None:
+    if not stream:
+        reply.send_json({"error": {"message": error.message}}, error.status)
+        return
+    details = {"message": error.message, "type": "invalid_request_error", "code": error.status, "retryable": False}
+    reply.start()
+    reply.write(b"data: %s\n\n%s" % (_encode({"error": details}), DONE))
+    reply.end()
+
+
+async def _stream(worker: SimulatedWorker, call: Call, single: bool, reply: Reply) -> None:
+    """Each event holds the whole text so far; a batch adds the index of the prompt."""
+    index_of: dict[str, int] = {}
+    with_index = not single or call.n > 1
+
+    def advance(generation: Generation) -> None:
+        event = _answer(generation)
+        if with_index:
+            event["index"] = index_of[generation.rid]
+        reply.write(b"data: %s\n\n" % _encode(event))
+
+    await worker.stream(call, reply, index_of.__setitem__, advance)
+    reply.write(DONE)
+    reply.end()
+
+
+def _answer(generation: Generation) -> dict[str, Any]:
+    """One output of /generate with SGLang's meta_info."""
+    meta: dict[str, Any] = {
+        "id": generation.rid,
+        "finish_reason": generation.finish_reason,
+        "prompt_tokens": len(generation.prompt),
+        "weight_version": "default",
+        "num_retractions": generation.retractions,
+        "reasoning_tokens": 0,
+        "completion_tokens": generation.produced,
+        "cached_tokens": generation.cached_tokens,
+    }
+    if generation.cached_tokens:
+        meta["cached_tokens_details"] = {"device": generation.cached_tokens, "host": 0}
+    meta["dp_rank"] = generation.rank
+    if generation.finished_s is not None:
+        meta["e2e_latency"] = generation.finished_s - generation.arrived_s
+    return {"text": generation.text, "output_ids": generation.plan.tokens[: generation.produced], "meta_info": meta}
+
+
+def _generate_call(worker: SimulatedWorker, body: GenerateRequest) -> tuple[Call, bool]:
+    """What a request asks of the engine, and whether it is one prompt rather than a batch. Raises BadRequest."""
+    if body.return_logprob:
+        raise BadRequest("The simulated worker has no log-probabilities to return; leave return_logprob out.")
+    prompts, single = _prompts(worker, body)
+    fields = body.sampling_params
+    if isinstance(fields, list):
+        if len(fields) != len(prompts):
+            raise BadRequest("The length of sampling_params should be equal to the batch size.")
+        samplings = [sampling_of_fields(one) for one in fields]
+    else:
+        samplings = [sampling_of_fields(fields or SamplingFields())] * len(prompts)
+    n = samplings[0].n
+    if any(sampling.n != n for sampling in samplings):
+        raise BadRequest("The parallel_sample_num should be the same for all samples in sample params.")
+    call = Call(
+        prompts=prompts,
+        samplings=samplings,
+        namespaces=namespaces_of(body, len(prompts), ""),
+        rids=rids_of(body.rid, len(prompts) * n),
+        n=n,
+        rank=rank_of_body(body),
+    )
+    return call, single
+
+
+def _prompts(worker: SimulatedWorker, body: GenerateRequest) -> tuple[list[Sequence[int]], bool]:
+    if body.text is not None:
+        texts = [body.text] if isinstance(body.text, str) else body.text
+        return [worker.tokenizer.encode(text) for text in texts], isinstance(body.text, str)
+    if body.input_ids is None:
+        raise BadRequest("Either text, input_ids or input_embeds should be provided.")
+    if not body.input_ids:
+        raise BadRequest("input_ids cannot be empty.")
+    ids = [part for part in body.input_ids if isinstance(part, int)]
+    if ids:
+        return [ids], True
+    return [part for part in body.input_ids if isinstance(part, list)], False
+
+
+async def flush_cache(worker: SimulatedWorker, request: Request, reply: Reply) -> None:
+    """GET or POST /flush_cache: refuses while requests run or wait, unless ?timeout= lets it wait for them."""
+    given = parse_qs(request.query).get("timeout", ["0"])[0]
+    try:
+        deadline = time.monotonic() + float(given)
+    except ValueError as error:
+        raise BadRequest(f"timeout must be a number of seconds, got {given!r}", kind="Bad Request") from error
+    while not all(rank.idle for rank in worker.ranks) and time.monotonic() < deadline:  # noqa: ASYNC110 - as SGLang polls
+        await asyncio.sleep(0.05)
+    if all(rank.idle for rank in worker.ranks):
+        for rank in worker.ranks:
+            rank.flush_cache()
+        reply.send(
+            b"Cache flushed.\nPlease check backend logs for more details. "
+            b"(When there are running or waiting requests, the operation will not be performed.)\n",
+            content_type=TEXT,
+        )
+    else:
+        reply.send(b"Flush cache failed.\n", 400, TEXT)
+
+
+async def abort_request(worker: SimulatedWorker, request: Request, reply: Reply) -> None:
+    """POST /abort_request: always 200, whether or not there was something to abort."""
+    body = decode(AbortRequest, request.body)
+    if body.abort_all:
+        worker.abort_all()
+    else:
+        worker.abort(body.rid)
+    reply.send(b"", content_type=TEXT)
+
+
+async def tokenize(worker: SimulatedWorker, request: Request, reply: Reply) -> None:
+    """POST /tokenize and /v1/tokenize."""
+    body = decode(TokenizeRequest, request.body)
+    if (body.prompt is None) == (body.messages is None):
+        raise BadRequest("Exactly one of 'prompt' or 'messages' must be provided.", kind="Bad Request")
+    tokens: list[int] | list[list[int]]
+    count: int | list[int]
+    if body.messages is not None:
+        tokens = render_chat(
+            worker.tokenizer, body.messages, body.tools, continue_final_message=body.continue_final_message
+        )
+        count = len(tokens)
+    elif isinstance(body.prompt, list):
+        tokens = [worker.tokenizer.encode(text) for text in body.prompt]
+        count = [len(ids) for ids in tokens]
+    else:
+        tokens = worker.tokenizer.encode(body.prompt or "")
+        count = len(tokens)
+    reply.send_json({"tokens": tokens, "count": count, "max_model_len": worker.options.context_length})
+
+
+async def detokenize(worker: SimulatedWorker, request: Request, reply: Reply) -> None:
+    """POST /detokenize and /v1/detokenize."""
+    body = decode(DetokenizeRequest, request.body)
+    lists = [part for part in body.tokens if isinstance(part, list)]
+    plain = [part for part in body.tokens if isinstance(part, int)]
+    if lists and plain:
+        raise BadRequest("Invalid input: 'tokens' must be a list of integers.")
+    try:
+        text: str | list[str]
+        if lists:
+            text = [worker.tokenizer.decode(ids, skip_special=body.skip_special_tokens) for ids in lists]
+        else:
+            text = worker.tokenizer.decode(plain, skip_special=body.skip_special_tokens)
+    except ValueError as error:
+        raise BadRequest(f"Error decoding tokens: {error}.", kind="DecodeError") from error
+    reply.send_json({"text": text})
