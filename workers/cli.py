@@ -80,6 +80,13 @@ _LEVELS = ("debug", "info", "warning", "error")
     show_default=True,
     help="Let answers end at their natural length before the limit the request sets.",
 )
+@click.option(
+    "--enable-lora/--no-enable-lora",
+    "lora",
+    default=False,
+    show_default=True,
+    help="Accept LoRA adapters; every name is taken for a loaded one.",
+)
 @click.option("--api-key", help="Key that clients must send.")
 @click.option("--admin-api-key", help="Key for /flush_cache and /abort_request.")
 @click.option(

@@ -178,9 +178,18 @@ def _outside(value: float | None, low: float, high: float) -> bool:
     return value is not None and not (low <= value <= high and math.isfinite(value))
 
 
-def namespaces_of(request: Common | GenerateRequest, count: int, model: str) -> list[Namespace]:
-    """The cache namespace of each of `count` prompts. `model` may name an adapter, as in base-model:adapter."""
+def namespaces_of(request: Common | GenerateRequest, count: int, model: str, *, lora: bool) -> list[Namespace]:
+    """The cache namespace of each of `count` prompts. `model` may name an adapter, as in base-model:adapter.
+
+    Raises BadRequest where an adapter is named and the worker has not `lora` switched on.
+    """
     adapter = model.partition(":")[2].strip() or None
+    wanted = adapter or _nth(request.lora_path, 0)
+    if wanted and not lora:
+        raise BadRequest(
+            f"LoRA adapter '{wanted}' was requested, but LoRA is not enabled. Please launch the server with "
+            "--enable-lora flag and preload adapters using --lora-paths or /load_lora_adapter endpoint."
+        )
     return [
         (
             adapter or _nth(request.lora_path, index),

@@ -92,7 +92,7 @@ class Reply:
         self,
         body: bytes,
         status: int = 200,
-        content_type: bytes = JSON,
+        content_type: bytes | None = JSON,
         *,
         headers: bytes = b"",
     ) -> None:
@@ -103,12 +103,9 @@ class Reply:
         if self.length_error:
             self._keep_alive = False
         length = max(0, len(body) + self.length_error)
-        head = b"%scontent-type: %s\r\ncontent-length: %d\r\n%s\r\n" % (
-            _status_line(status, self._keep_alive),
-            content_type,
-            length,
-            headers,
-        )
+        if content_type is not None:
+            headers = b"content-type: %s\r\n%s" % (content_type, headers)
+        head = b"%scontent-length: %d\r\n%s\r\n" % (_status_line(status, self._keep_alive), length, headers)
         self._write(head if self._head_only else head + body)
         self._finish()
 

@@ -26,6 +26,7 @@ class Generation:
         "done",
         "finish_reason",
         "finished_s",
+        "first_token_s",
         "last_token_s",
         "listener",
         "namespace",
@@ -33,6 +34,7 @@ class Generation:
         "plan",
         "produced",
         "prompt",
+        "queue_s",
         "rank",
         "retractions",
         "rid",
@@ -60,6 +62,8 @@ class Generation:
         self.produced = 0
         self.cached_tokens = 0
         self.retractions = 0
+        self.queue_s = 0.0
+        self.first_token_s: float | None = None
         self.finish_reason: dict[str, Any] | None = None
         self.last_token_s: float | None = None
         self.finished_s: float | None = None

@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 from urllib.parse import parse_qs, unquote
 
-from workers.simulated.connection import TEXT, Reply, Request
+from workers.simulated.connection import Reply, Request
 from workers.simulated.errors import BadRequest
 from workers.simulated.openai_stream import unix_time
 from workers.simulated.worker import SimulatedWorker
@@ -204,7 +204,7 @@ async def health(worker: SimulatedWorker, request: Request, reply: Reply) -> Non
     An idle engine is given one token to generate; a busy one is left alone. So the answer takes at least a second.
     """
     if not worker.ready:
-        reply.send(b"", 503, TEXT)
+        reply.send(b"", 503, None)
         return
     asked_s = time.monotonic()
     if any(rank.idle for rank in worker.ranks):
@@ -212,20 +212,20 @@ async def health(worker: SimulatedWorker, request: Request, reply: Reply) -> Non
     while time.monotonic() < asked_s + HEALTH_TIMEOUT_S:
         await asyncio.sleep(HEALTH_LOOK_S)
         if worker.last_output_s > asked_s:
-            reply.send(b"", 200, TEXT)
+            reply.send(b"", 200, None)
             return
-    reply.send(b"", 503, TEXT)
+    reply.send(b"", 503, None)
 
 
 async def ready(worker: SimulatedWorker, request: Request, reply: Reply) -> None:
     """GET /ready: whether start-up is over."""
-    reply.send(b"", 200 if worker.ready else 503, TEXT)
+    reply.send(b"", 200 if worker.ready else 503, None)
 
 
-def fixed_text(text: bytes) -> Handler:
+def fixed_text(text: bytes, content_type: bytes | None = None) -> Handler:
     """A handler that always answers `text`."""
 
     async def handler(worker: SimulatedWorker, request: Request, reply: Reply) -> None:
-        reply.send(text, content_type=TEXT)
+        reply.send(text, content_type=content_type)
 
     return handler

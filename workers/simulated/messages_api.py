@@ -14,9 +14,9 @@ import msgspec
 from workers.simulated import openai_api, tool_calls
 from workers.simulated.chat_template import render_chat
 from workers.simulated.connection import Reply, Request
-from workers.simulated.errors import BadRequest
+from workers.simulated.errors import ApiError, BadRequest, InvalidBody
 from workers.simulated.generation import Generation
-from workers.simulated.schemas import ChatRequest, decode
+from workers.simulated.schemas import DEFAULT_MODEL, ChatRequest, decode
 from workers.simulated.worker import SimulatedWorker
 
 _encode = msgspec.json.Encoder().encode
@@ -34,20 +34,24 @@ _ERROR_TYPES = {
 }
 
 
-def error_type(status: int) -> str:
-    """Anthropic's name for an HTTP status."""
-    return _ERROR_TYPES.get(status, "api_error")
+def error_type(error: ApiError) -> str:
+    """Anthropic's name for an error; what the chat route beneath refuses keeps its own name, as in SGLang."""
+    if error.status < 500 and isinstance(error, BadRequest) and error.kind != "Bad Request":
+        return error.kind
+    return _ERROR_TYPES.get(error.status, "api_error")
 
 
 async def messages(worker: SimulatedWorker, request: Request, reply: Reply) -> None:
     """POST /v1/messages."""
-    body = decode(MessagesRequest, request.body)
-    if body.max_tokens < 1:
-        raise BadRequest("max_tokens: must be positive")
+    body = _checked(decode(MessagesRequest, request.body))
+    if body.max_tokens is None:
+        raise InvalidBody("max_tokens: Field required")
+    if body.max_tokens <= 0:
+        raise InvalidBody("max_tokens: Value error, max_tokens must be positive")
     chat = _as_chat(body)
     call, forced = openai_api.chat_call(worker, chat, request)
     if body.stream:
-        stream = _EventStream(reply, worker, body.model, forced)
+        stream = _EventStream(reply, worker, chat.model, forced)
         generations = await worker.stream(call, reply, lambda rid, index: None, stream.advance)
         if not reply.closed:
             stream.finish(generations[0])
@@ -59,14 +63,14 @@ async def messages(worker: SimulatedWorker, request: Request, reply: Reply) -> N
         arguments = msgspec.json.decode(generation.text)
         block = {"type": "tool_use", "id": tool_calls.call_id(), "name": forced, "input": arguments}
     reason = "tool_use" if called else _STOP_REASONS[(generation.finish_reason or {"type": "stop"})["type"]]
-    answer = _message(body.model, content=[block], stop_reason=reason)
-    answer["usage"] = {**_input_usage(worker, generation), "output_tokens": generation.produced}
+    answer = _message(chat.model, content=[block], stop_reason=reason)
+    answer["usage"] = _usage(worker, generation, generation.produced)
     reply.send_json(answer)
 
 
 async def count_tokens(worker: SimulatedWorker, request: Request, reply: Reply) -> None:
     """POST /v1/messages/count_tokens."""
-    chat = _as_chat(decode(MessagesRequest, request.body))
+    chat = _as_chat(_checked(decode(MessagesRequest, request.body)))
     reply.send_json({"input_tokens": len(render_chat(worker.tokenizer, chat.messages, chat.tools))})
 
 
@@ -88,7 +92,7 @@ class _EventStream:
         if not self._open:
             self._open = True
             start = _message(self._model, content=[])
-            start["usage"] = {**_input_usage(self._worker, generation), "output_tokens": 0}
+            start["usage"] = _usage(self._worker, generation, 0)
             block: dict[str, Any] = {"type": "text", "text": ""}
             if self._forced is not None:
                 block = {"type": "tool_use", "id": tool_calls.call_id(), "name": self._forced, "input": {}}
@@ -120,23 +124,30 @@ def _event(kind: str, fields: dict[str, Any]) -> bytes:
     return b"event: %s\ndata: %s\n\n" % (kind.encode(), _encode({"type": kind, **fields}))
 
 
-def _message(model: str, **fields: Any) -> dict[str, Any]:
-    return {"id": f"msg_{uuid.uuid4().hex}", "type": "message", "role": "assistant", "model": model, **fields}
+def _message(model: str, *, content: list[dict[str, Any]], stop_reason: str | None = None) -> dict[str, Any]:
+    message: dict[str, Any] = {
+        "id": f"msg_{uuid.uuid4().hex}",
+        "type": "message",
+        "role": "assistant",
+        "content": content,
+        "model": model,
+    }
+    return {**message, "stop_reason": stop_reason} if stop_reason else message
 
 
-def _input_usage(worker: SimulatedWorker, generation: Generation) -> dict[str, int]:
+def _usage(worker: SimulatedWorker, generation: Generation, output_tokens: int) -> dict[str, int]:
     """Anthropic counts cached tokens beside the input, not within it."""
     cached = generation.cached_tokens if worker.options.cache_report else 0
-    usage = {"input_tokens": len(generation.prompt) - cached}
+    usage = {"input_tokens": len(generation.prompt) - cached, "output_tokens": output_tokens}
     return {**usage, "cache_read_input_tokens": cached} if cached else usage
 
 
 class MessagesRequest(msgspec.Struct, kw_only=True):
     """The body, as far as it is read."""
 
-    model: str
-    messages: list[dict[str, Any]]
-    max_tokens: int = 1
+    model: str | None = None
+    messages: list[dict[str, Any]] | None = None
+    max_tokens: int | None = None
     system: str | list[dict[str, Any]] | None = None
     stream: bool = False
     stop_sequences: list[str] | None = None
@@ -148,12 +159,21 @@ class MessagesRequest(msgspec.Struct, kw_only=True):
     routed_dp_rank: int | None = None
 
 
+def _checked(body: MessagesRequest) -> MessagesRequest:
+    """Itself. Raises InvalidBody, naming every missing field as SGLang does."""
+    missing = [name for name, value in (("model", body.model), ("messages", body.messages)) if value is None]
+    if missing:
+        missing += ["max_tokens"] if body.max_tokens is None else []
+        raise InvalidBody("; ".join(f"{name}: Field required" for name in missing))
+    return body
+
+
 def _as_chat(body: MessagesRequest) -> ChatRequest:
     turns: list[dict[str, Any]] = []
     if body.system:
         system = body.system if isinstance(body.system, str) else "\n".join(_texts(body.system))
         turns.append({"role": "system", "content": system})
-    for message in body.messages:
+    for message in body.messages or ():
         turns += _turns(message)
     tools = [
         {
@@ -167,7 +187,7 @@ def _as_chat(body: MessagesRequest) -> ChatRequest:
         for tool in body.tools or ()
     ]
     return ChatRequest(
-        model=body.model,
+        model=body.model or DEFAULT_MODEL,
         messages=turns,
         max_tokens=body.max_tokens,
         stream=body.stream,

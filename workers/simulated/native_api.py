@@ -15,10 +15,10 @@ import msgspec
 
 from workers.simulated.calls import Call, namespaces_of, rank_of_body, rids_of, sampling_of_fields
 from workers.simulated.chat_template import render_chat
-from workers.simulated.connection import TEXT, Reply, Request
+from workers.simulated.connection import Reply, Request
 from workers.simulated.errors import Aborted, ApiError, BadRequest
 from workers.simulated.generation import Generation
-from workers.simulated.openai_stream import DONE
+from workers.simulated.openai_stream import DONE, weight_versions
 from workers.simulated.schemas import (
     AbortRequest,
     DetokenizeRequest,
@@ -46,7 +46,7 @@ async def generate(worker: SimulatedWorker, request: Request, reply: Reply) -> N
     except ApiError as error:
         _refuse(error, reply, stream=body.stream)
         return
-    answers = [_answer(generation) for generation in generations]
+    answers = [_answer(generation, len(worker.ranks)) for generation in generations]
     reply.send_json(answers[0] if single and call.n == 1 else answers)
 
 
@@ -66,7 +66,7 @@ async def _stream(worker: SimulatedWorker, call: Call, single: bool, reply: Repl
     with_index = not single or call.n > 1
 
     def advance(generation: Generation) -> None:
-        event = _answer(generation)
+        event = _answer(generation, len(worker.ranks))
         if with_index:
             event["index"] = index_of[generation.rid]
         reply.write(b"data: %s\n\n" % _encode(event))
@@ -76,23 +76,28 @@ async def _stream(worker: SimulatedWorker, call: Call, single: bool, reply: Repl
     reply.end()
 
 
-def _answer(generation: Generation) -> dict[str, Any]:
+def _answer(generation: Generation, ranks: int) -> dict[str, Any]:
     """One output of /generate with SGLang's meta_info."""
+    cached = generation.cached_tokens
     meta: dict[str, Any] = {
         "id": generation.rid,
         "finish_reason": generation.finish_reason,
         "prompt_tokens": len(generation.prompt),
         "weight_version": "default",
         "num_retractions": generation.retractions,
+        "queue_time": generation.queue_s,
         "reasoning_tokens": 0,
         "completion_tokens": generation.produced,
-        "cached_tokens": generation.cached_tokens,
+        "cached_tokens": cached,
     }
-    if generation.cached_tokens:
-        meta["cached_tokens_details"] = {"device": generation.cached_tokens, "host": 0}
-    meta["dp_rank"] = generation.rank
+    if generation.finished_s is not None:
+        meta["weight_versions"] = weight_versions(generation.produced)
+    meta["cached_tokens_details"] = {"device": cached, "host": 0} if cached else None
+    meta["dp_rank"] = generation.rank if ranks > 1 else None
     if generation.finished_s is not None:
         meta["e2e_latency"] = generation.finished_s - generation.arrived_s
+        if generation.first_token_s is not None:
+            meta["first_token_latency"] = generation.first_token_s - generation.arrived_s
     return {"text": generation.text, "output_ids": generation.plan.tokens[: generation.produced], "meta_info": meta}
 
 
@@ -114,7 +119,7 @@ def _generate_call(worker: SimulatedWorker, body: GenerateRequest) -> tuple[Call
     call = Call(
         prompts=prompts,
         samplings=samplings,
-        namespaces=namespaces_of(body, len(prompts), ""),
+        namespaces=namespaces_of(body, len(prompts), "", lora=worker.options.lora),
         rids=rids_of(body.rid, len(prompts) * n),
         n=n,
         rank=rank_of_body(body),
@@ -125,6 +130,8 @@ def _generate_call(worker: SimulatedWorker, body: GenerateRequest) -> tuple[Call
 def _prompts(worker: SimulatedWorker, body: GenerateRequest) -> tuple[list[Sequence[int]], bool]:
     if body.text is not None:
         texts = [body.text] if isinstance(body.text, str) else body.text
+        if not texts or not all(texts):
+            raise BadRequest("texts cannot be empty and tokenizer must be initialized")
         return [worker.tokenizer.encode(text) for text in texts], isinstance(body.text, str)
     if body.input_ids is None:
         raise BadRequest("Either text, input_ids or input_embeds should be provided.")
@@ -151,10 +158,10 @@ async def flush_cache(worker: SimulatedWorker, request: Request, reply: Reply) -
         reply.send(
             b"Cache flushed.\nPlease check backend logs for more details. "
             b"(When there are running or waiting requests, the operation will not be performed.)\n",
-            content_type=TEXT,
+            content_type=None,
         )
     else:
-        reply.send(b"Flush cache failed.\n", 400, TEXT)
+        reply.send(b"Flush cache failed.\n", 400, None)
 
 
 async def abort_request(worker: SimulatedWorker, request: Request, reply: Reply) -> None:
@@ -164,7 +171,7 @@ async def abort_request(worker: SimulatedWorker, request: Request, reply: Reply)
         worker.abort_all()
     else:
         worker.abort(body.rid)
-    reply.send(b"", content_type=TEXT)
+    reply.send(b"", content_type=None)
 
 
 async def tokenize(worker: SimulatedWorker, request: Request, reply: Reply) -> None:

@@ -15,7 +15,7 @@ from workers.simulated.chat_template import render_chat
 from workers.simulated.connection import Reply, Request
 from workers.simulated.errors import BadRequest
 from workers.simulated.generation import Generation
-from workers.simulated.openai_stream import TextStream, unix_time, usage_of
+from workers.simulated.openai_stream import TextStream, unix_time, usage_of, weight_versions
 from workers.simulated.schemas import ChatRequest, Common, CompletionRequest, decode
 from workers.simulated.tool_calls import ToolCallStream
 from workers.simulated.worker import SimulatedWorker
@@ -49,7 +49,7 @@ def chat_call(worker: SimulatedWorker, body: ChatRequest, request: Request) -> t
         Call(
             prompts=[prompt],
             samplings=[sampling_of(body, max_tokens=limit)],
-            namespaces=namespaces_of(body, 1, body.model),
+            namespaces=namespaces_of(body, 1, body.model, lora=worker.options.lora),
             rids=rids_of(body.rid, body.n),
             n=body.n,
             rank=rank_of(body, request.headers),
@@ -70,7 +70,7 @@ async def completions(worker: SimulatedWorker, request: Request, reply: Reply) -
     call = Call(
         prompts=prompts,
         samplings=[sampling_of(body, max_tokens=body.max_tokens)] * len(prompts),
-        namespaces=namespaces_of(body, len(prompts), body.model),
+        namespaces=namespaces_of(body, len(prompts), body.model, lora=worker.options.lora),
         rids=rids_of(body.rid, len(prompts) * body.n),
         n=body.n,
         rank=rank_of(body, request.headers),
@@ -117,6 +117,7 @@ def _text_stream(
         each_usage=bool(options and options.continuous_usage_stats),
         cache_report=worker.options.cache_report,
         echo=echo,
+        details=body.return_cached_tokens_details,
     )
 
 
@@ -142,7 +143,10 @@ def _answer(
         "model": body.model,
         "choices": choices,
         "usage": usage_of(generations, body.n, cache_report=worker.options.cache_report),
-        "metadata": {"weight_version": "default"},
+        "metadata": {
+            "weight_version": "default",
+            "weight_versions": weight_versions(generations[0].produced),
+        },
     }
     if body.return_cached_tokens_details and generations[0].cached_tokens:
         answer["sglext"] = {"cached_tokens_details": {"device": generations[0].cached_tokens, "host": 0}}

@@ -45,10 +45,16 @@ def usage(prompt: int, completion: int, cached: int) -> dict[str, Any]:
     }
 
 
+def weight_versions(tokens: int) -> list[dict[str, Any]]:
+    """Which weights made which tokens: always the same ones here."""
+    return [{"version": "default", "start": 0, "end": tokens}]
+
+
 class TextStream:
     """Writes one streamed answer of /v1/chat/completions or /v1/completions to a reply.
 
-    `advance` is the listener of every generation of the request. With `each_usage` every event carries usage so far.
+    `advance` is the listener of every generation of the request. With `each_usage` every event carries usage so far;
+    with `details` an event before the last says where cached tokens came from.
     """
 
     def __init__(
@@ -61,6 +67,7 @@ class TextStream:
         each_usage: bool,
         cache_report: bool,
         echo: Sequence[str] = (),
+        details: bool = False,
     ) -> None:
         self._reply = reply
         self._chat = chat
@@ -68,6 +75,7 @@ class TextStream:
         self._each_usage = each_usage
         self._cache_report = cache_report
         self._echo = echo
+        self._details = details
         self._created = unix_time()
         self._offsets = [0] * generations
         self._affixes: list[tuple[bytes, bytes] | None] = [None] * generations
@@ -116,12 +124,19 @@ class TextStream:
                         None, index, {}, rid=last, finish=reason.get("type"), matched=reason.get("matched")
                     )
                 )
+        cached = generations[0].cached_tokens
+        if self._details and cached:
+            event: dict[str, Any] = {
+                "choices": [],
+                "usage": None,
+                "sglext": {"cached_tokens_details": {"device": cached, "host": 0}},
+            }
+            events.append(b"data: %s\n\n" % _encode(self._head(last) | event))
         if include_usage:
             total = usage_of(generations, n, cache_report=self._cache_report)
             if not self._chat:  # this route alone leaves nulls out of its usage event
                 total = {key: value for key, value in total.items() if value is not None}
-            event = self._head(last) | {"choices": [], "usage": total}
-            events.append(b"data: %s\n\n" % _encode(event))
+            events.append(b"data: %s\n\n" % _encode(self._head(last) | {"choices": [], "usage": total}))
         events.append(DONE)
         self._reply.write(b"".join(events))
         self._reply.end()

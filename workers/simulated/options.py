@@ -25,6 +25,7 @@ class Options:
     context_length: Qwen3-8B with YaRN.
     speed: modelled seconds per second of wall time.
     natural_output_tokens: mean length of an answer whose request sets no limit.
+    lora: accept LoRA adapters, each with a cache namespace of its own; every name is taken for a loaded one.
     stop_early: answers may end at their natural length before the limit that the request set.
     """
 
@@ -48,6 +49,7 @@ class Options:
     kv_events: KvEventsConfig | None = None
     natural_output_tokens: int = 256
     stop_early: bool = False
+    lora: bool = False
 
     def validated(self) -> Options:
         """Itself. Raises BadOption."""

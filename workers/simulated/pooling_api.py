@@ -80,10 +80,10 @@ async def rerank(worker: SimulatedWorker, request: Request, reply: Reply) -> Non
 async def score(worker: SimulatedWorker, request: Request, reply: Reply) -> None:
     """POST /v1/score: for each item one number per label token."""
     body = decode(ScoreRequest, request.body)
+    if not body.label_token_ids:
+        raise BadRequest("label_token_ids is required for generation (CausalLM) models.")
     if body.query is None or body.items is None:
         raise BadRequest("Both query and items must be provided.")
-    if not body.label_token_ids:
-        raise BadRequest("label_token_ids must be provided.")
     items = [body.items] if isinstance(body.items, str) else body.items
     query = worker.tokenizer.encode(body.query) if isinstance(body.query, str) else body.query
     prompts: list[list[int]] = []

@@ -148,6 +148,8 @@ class Rank:
             if output.new_tokens:
                 self._metrics.tokens(generation, output.new_tokens, now_s)
                 generation.last_token_s = now_s
+                if generation.first_token_s is None:
+                    generation.first_token_s = now_s
             if output.finished:
                 del self._generations[output.rid]
                 self._metrics.finished(generation, now_s)

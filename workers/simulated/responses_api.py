@@ -12,7 +12,7 @@ import msgspec
 
 from workers.simulated import openai_api, tool_calls
 from workers.simulated.connection import Reply, Request
-from workers.simulated.errors import BadRequest
+from workers.simulated.errors import BadRequest, NotFound
 from workers.simulated.generation import Generation
 from workers.simulated.openai_stream import unix_time
 from workers.simulated.schemas import ChatRequest, decode
@@ -52,7 +52,11 @@ async def responses(worker: SimulatedWorker, request: Request, reply: Reply) -> 
     """POST /v1/responses."""
     body = decode(ResponsesRequest, request.body)
     if body.previous_response_id is not None:
-        raise BadRequest(f"Response with id '{body.previous_response_id}' not found.", kind="invalid_request_error")
+        raise BadRequest(_NO_STORE, kind="invalid_request_error", param="previous_response_id")
+    if body.model is None:
+        raise BadRequest("model: Input should be a valid string", kind="invalid_request_error")
+    if body.model != worker.options.model:
+        raise NotFound(f"The model '{body.model}' does not exist", param="model")
     chat = _as_chat(body)
     call, forced = openai_api.chat_call(worker, chat, request)
     identity = body.request_id or f"resp_{uuid.uuid4().hex}"
@@ -65,6 +69,17 @@ async def responses(worker: SimulatedWorker, request: Request, reply: Reply) -> 
     generation = (await worker.complete(call, reply))[0]
     item = _item(generation, forced, f"msg_{uuid.uuid4().hex[:24]}")
     reply.send_json(_response(worker, body, identity, [item], generation))
+
+
+_NO_STORE = (
+    "Response store is disabled. Stateful Responses require --enable-response-store on a standalone server; "
+    "response storage is unavailable in PD mode."
+)
+
+
+async def stored(worker: SimulatedWorker, request: Request, reply: Reply) -> None:
+    """GET /v1/responses/{id}: refused, as by a server without a response store."""
+    raise BadRequest(_NO_STORE, kind="invalid_request_error", param="response_id")
 
 
 class _EventStream:
@@ -95,7 +110,7 @@ class _EventStream:
             item["content" if self._forced is None else "arguments"] = [] if self._forced is None else ""
             events.append(self._event("response.output_item.added", {"output_index": 0, "item": item}))
             if self._forced is None:
-                part = {"type": "output_text", "text": "", "annotations": [], "logprobs": []}
+                part: dict[str, Any] = {"annotations": [], "text": "", "type": "output_text", "logprobs": None}
                 events.append(self._event("response.content_part.added", {**where, "content_index": 0, "part": part}))
         piece = generation.plan.text[self._sent : generation.text_end]
         self._sent = generation.text_end
@@ -143,8 +158,15 @@ def _item(generation: Generation, forced: str | None, identity: str) -> dict[str
             "arguments": generation.text,
             "status": "completed",
         }
-    part = {"type": "output_text", "text": generation.text, "annotations": [], "logprobs": []}
-    return {"id": identity, "type": "message", "role": "assistant", "status": "completed", "content": [part]}
+    part: dict[str, Any] = {"annotations": [], "text": generation.text, "type": "output_text", "logprobs": None}
+    return {
+        "id": identity,
+        "content": [part],
+        "role": "assistant",
+        "status": "completed",
+        "type": "message",
+        "phase": "final_answer",
+    }
 
 
 def _response(
@@ -219,7 +241,7 @@ def _as_chat(body: ResponsesRequest) -> ChatRequest:
     return ChatRequest(
         model=body.model or "default",
         messages=turns,
-        max_completion_tokens=body.max_output_tokens,
+        max_completion_tokens=None if body.max_output_tokens is None else body.max_output_tokens - 2,
         stream=bool(body.stream),
         stop=body.stop,
         temperature=body.temperature,

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from workers.simulated import info_api, messages_api, native_api, openai_api, pooling_api, responses_api
-from workers.simulated.connection import Reply, Request
+from workers.simulated.connection import JSON, Reply, Request
 from workers.simulated.errors import Aborted, ApiError, BadRequest
 from workers.simulated.info_api import Handler, fixed_text
 from workers.simulated.options import Options
@@ -22,7 +22,6 @@ class Access(Enum):
 
     NORMAL = "the API key"
     ADMIN = "the admin key, or the API key where there is no admin key"
-    OPEN = "no key"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,8 +34,8 @@ class Route:
     json_only: bool = False
 
 
-def _get(handler: Handler, access: Access = Access.NORMAL) -> Route:
-    return Route(methods=frozenset({"GET", "HEAD"}), handler=handler, access=access)
+def _get(handler: Handler) -> Route:
+    return Route(methods=frozenset({"GET"}), handler=handler)
 
 
 def _post(handler: Handler, access: Access = Access.NORMAL) -> Route:
@@ -55,24 +54,26 @@ ROUTES: Mapping[str, Route] = {
     "/v1/chat/completions": _json(openai_api.chat_completions),
     "/v1/completions": _json(openai_api.completions),
     "/v1/responses": _json(responses_api.responses),
+    "/v1/responses/": _get(responses_api.stored),
     "/v1/messages": _json(messages_api.messages),
     "/v1/messages/count_tokens": _json(messages_api.count_tokens),
     "/v1/embeddings": _json(pooling_api.embeddings),
     "/v1/rerank": _json(pooling_api.rerank, "POST", "PUT"),
     "/v1/score": _json(pooling_api.score),
     "/v1/classify": _json(pooling_api.classify),
-    "/generate": Route(methods=frozenset({"POST", "PUT"}), handler=native_api.generate),
+    "/generate": _json(native_api.generate, "POST", "PUT"),
     "/v1/models": _get(info_api.models),
+    "/v1/models/": _get(info_api.model),
     "/model_info": _get(info_api.model_info),
     "/get_model_info": _get(info_api.model_info),
     "/server_info": _get(info_api.server_info),
     "/get_server_info": _get(info_api.server_info),
     "/v1/loads": _get(info_api.loads),
-    "/health": _get(info_api.health, Access.OPEN),
-    "/health_generate": _get(info_api.health, Access.OPEN),
-    "/ready": _get(info_api.ready, Access.OPEN),
+    "/health": _get(info_api.health),
+    "/health_generate": _get(info_api.health),
+    "/ready": _get(info_api.ready),
     "/ping": _get(fixed_text(b"")),
-    "/": _get(fixed_text(b'"SGLang is running"')),
+    "/": Route(methods=frozenset({"GET", "HEAD"}), handler=fixed_text(b'"SGLang is running"', JSON)),
     "/tokenize": _json(native_api.tokenize),
     "/v1/tokenize": _json(native_api.tokenize),
     "/detokenize": _json(native_api.detokenize),
@@ -85,22 +86,21 @@ ROUTES: Mapping[str, Route] = {
 
 
 def find(path: str) -> Route | None:
-    """The route of a path; names below /v1/models/ are one route."""
+    """The route of a path; all names below /v1/models/ are one route, and so are those below /v1/responses/."""
     route = ROUTES.get(path)
-    if route is None and path.startswith("/v1/models/"):
-        return _MODEL
+    if route is None:
+        for prefix in ("/v1/models/", "/v1/responses/"):
+            if path.startswith(prefix):
+                return ROUTES[prefix]
     return route
 
 
-_MODEL = _get(info_api.model)
-
-
-def refused(options: Options, route: Route, request: Request) -> bool:
-    """Whether the request lacks the key that its route wants."""
-    if route.access is Access.OPEN or request.method == "OPTIONS":
+def refused(options: Options, route: Route | None, request: Request) -> bool:
+    """Whether the request lacks the key that its route wants; unknown paths want the API key."""
+    if request.method == "OPTIONS" or request.path.startswith(("/health", "/ready", "/metrics")):
         return False
     wanted = options.api_key
-    if route.access is Access.ADMIN and options.admin_api_key:
+    if route is not None and route.access is Access.ADMIN and options.admin_api_key:
         wanted = options.admin_api_key
     if not wanted:
         return False
@@ -122,7 +122,7 @@ def answer_error(request: Request, reply: Reply, error: ApiError) -> None:
         return
     if request.path.startswith("/v1/messages"):
         reply.send_json(
-            {"type": "error", "error": {"type": messages_api.error_type(error.status), "message": error.message}},
+            {"type": "error", "error": {"type": messages_api.error_type(error), "message": error.message}},
             error.status,
         )
     elif request.path.startswith("/v1/responses"):

@@ -132,10 +132,10 @@ class Server:
             self.injector.administer(request, reply)
             return
         route = routes.find(request.path)
-        if route is None:
-            reply.send_json({"detail": "Not Found"}, 404)
-        elif routes.refused(self.options, route, request):
+        if routes.refused(self.options, route, request):
             reply.send_json({"error": "Unauthorized"}, 401)
+        elif route is None:
+            reply.send_json({"detail": "Not Found"}, 404)
         elif request.method not in route.methods:
             allow = b"allow: %s\r\n" % ", ".join(sorted(route.methods)).encode()
             reply.send(b'{"detail":"Method Not Allowed"}', 405, headers=allow)

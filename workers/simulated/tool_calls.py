@@ -94,9 +94,9 @@ class ToolCallStream(TextStream):
         if self._out.closed:
             return
         deltas: list[dict[str, Any]] = []
-        if not self._name_sent:
+        first = not self._name_sent
+        if first:
             self._name_sent = True
-            deltas.append({"role": "assistant", "content": "", "reasoning_content": None, "tool_calls": None})
             deltas.append(_call_delta(call_id(), {"name": self._call_name, "arguments": ""}))
         piece = generation.plan.text[self._sent : generation.text_end]
         self._sent = generation.text_end
@@ -104,7 +104,10 @@ class ToolCallStream(TextStream):
             deltas.append(_call_delta(None, {"name": None, "arguments": piece}))
         if generation.finish_reason is not None:
             self.finished.append(0)
-        self._out.write(b"".join(self._delta_event(generation.rid, delta) for delta in deltas))
+        events = [self._delta_event(generation.rid, delta) for delta in deltas]
+        if first:
+            events.insert(0, self._chat_event(generation, 0, {"role": "assistant", "content": ""}))
+        self._out.write(b"".join(events))
 
     def finish(self, generations: Sequence[Generation], n: int, *, include_usage: bool) -> None:
         for generation in generations:
