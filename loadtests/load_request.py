@@ -1,0 +1,48 @@
+"""One chat call to send: what every workload generator and text trace yields, and every driver consumes.
+
+A frozen record and its spelling as an OpenAI body. Not here: sending (stream_client.py), pacing (drive.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+Json: TypeAlias = Mapping[str, object]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadRequest:
+    """A call of one session. It starts no earlier than `arrival_s` (seconds since the start of the run) and no
+    earlier than `gap_s` after the end of the session's previous turn. Turns of a session carry their whole history,
+    so prompts do not depend on what the server answers.
+    """
+
+    session_id: str
+    turn: int
+    arrival_s: float
+    messages: Sequence[Json]
+    max_tokens: int
+    gap_s: float = 0.0
+    tools: Sequence[Json] | None = None
+    workload: str = ""
+
+    def body(self, model: str, *, stream: bool = True) -> dict[str, object]:
+        """The body of `POST /v1/chat/completions`.
+
+        Temperature 0, so that runs repeat; `ignore_eos` (an SGLang field that others ignore) asks for exactly
+        `max_tokens` tokens, so that every policy pays for the same answers. A stream carries its usage.
+        """
+        body: dict[str, object] = {
+            "model": model,
+            "messages": self.messages,
+            "max_tokens": self.max_tokens,
+            "temperature": 0,
+            "ignore_eos": True,
+        }
+        if self.tools is not None:
+            body["tools"] = self.tools
+        if stream:
+            body |= {"stream": True, "stream_options": {"include_usage": True}}
+        return body
