@@ -1,0 +1,26 @@
+"""Seeded generators of chat traffic, one file per behaviour. This registry is the only list of them.
+
+A new workload is its file, one line here, and its test.
+"""
+
+from __future__ import annotations
+
+from loadtests.workloads.agent_loop import AgentLoop
+from loadtests.workloads.base import Workload, generate, session_of
+from loadtests.workloads.few_shot import FewShot
+from loadtests.workloads.multi_turn import MultiTurn
+from loadtests.workloads.rag import Rag
+from loadtests.workloads.shared_prefix import SharedPrefix
+from loadtests.workloads.uniform import Uniform
+
+WORKLOADS: dict[str, type[Workload]] = {
+    "shared_prefix": SharedPrefix,
+    "multi_turn": MultiTurn,
+    "agent_loop": AgentLoop,
+    "rag": Rag,
+    "few_shot": FewShot,
+    "uniform": Uniform,
+}
+
+__all__ = ["WORKLOADS", "AgentLoop", "FewShot", "MultiTurn", "Rag", "SharedPrefix", "Uniform", "Workload", "generate",
+           "session_of"]  # fmt: skip
