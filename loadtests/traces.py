@@ -38,6 +38,8 @@ class BlockRequest:
     blocks: tuple[int, ...] = ()
     session_id: str | None = None
     turn: int = 0
+    gap_s: float = 0.0
+    workload: str = ""
 
 
 Trace: TypeAlias = Sequence[LoadRequest] | Sequence[BlockRequest]

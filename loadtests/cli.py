@@ -1,0 +1,17 @@
+"""The commands that this package adds to `trieway`: `loadtest` and `replay`.
+
+Names and one-line helps only; what a command does is imported when it is called, so that `trieway --help` stays quick
+and works without the loadtest extra.
+"""
+
+from __future__ import annotations
+
+import click
+
+from loadtests.lazy_command import LazyCommand
+
+commands: list[click.Command] = [
+    LazyCommand("loadtest", "loadtests.loadtest_command:loadtest", "Send traffic and compare policies side by side."),
+    LazyCommand("replay", "loadtests.replay_command:replay", "Replay a trace on a virtual clock, without servers."),
+]
+"""Found by the `trieway` command through the entry point group trieway.commands."""
