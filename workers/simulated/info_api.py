@@ -77,7 +77,7 @@ async def model_info(worker: SimulatedWorker, request: Request, reply: Reply) ->
             "weight_version": "default",
             "load_format": "auto",
             "reasoning_parser": None,
-            "tool_call_parser": None,
+            "tool_call_parser": "simulated",
             "disaggregation_mode": "null",
             "has_image_understanding": True,
             "has_audio_understanding": False,

@@ -46,7 +46,7 @@ async def generate(worker: SimulatedWorker, request: Request, reply: Reply) -> N
     except ApiError as error:
         _refuse(error, reply, stream=body.stream)
         return
-    answers = [_answer(generation, len(worker.ranks)) for generation in generations]
+    answers = [_answer(worker, generation) for generation in generations]
     reply.send_json(answers[0] if single and call.n == 1 else answers)
 
 
@@ -66,7 +66,7 @@ async def _stream(worker: SimulatedWorker, call: Call, single: bool, reply: Repl
     with_index = not single or call.n > 1
 
     def advance(generation: Generation) -> None:
-        event = _answer(generation, len(worker.ranks))
+        event = _answer(worker, generation)
         if with_index:
             event["index"] = index_of[generation.rid]
         reply.write(b"data: %s\n\n" % _encode(event))
@@ -76,8 +76,9 @@ async def _stream(worker: SimulatedWorker, call: Call, single: bool, reply: Repl
     reply.end()
 
 
-def _answer(generation: Generation, ranks: int) -> dict[str, Any]:
-    """One output of /generate with SGLang's meta_info."""
+def _answer(worker: SimulatedWorker, generation: Generation) -> dict[str, Any]:
+    """One output of /generate with SGLang's meta_info; its times are there when metrics are on."""
+    timed = worker.options.metrics
     cached = generation.cached_tokens
     meta: dict[str, Any] = {
         "id": generation.rid,
@@ -85,20 +86,34 @@ def _answer(generation: Generation, ranks: int) -> dict[str, Any]:
         "prompt_tokens": len(generation.prompt),
         "weight_version": "default",
         "num_retractions": generation.retractions,
-        "queue_time": generation.queue_s,
-        "reasoning_tokens": 0,
-        "completion_tokens": generation.produced,
-        "cached_tokens": cached,
     }
+    if timed:
+        meta["queue_time"] = generation.queue_s
+    meta["reasoning_tokens"] = 0
+    meta["completion_tokens"] = generation.produced
+    meta["cached_tokens"] = cached
     if generation.finished_s is not None:
         meta["weight_versions"] = weight_versions(generation.produced)
     meta["cached_tokens_details"] = {"device": cached, "host": 0} if cached else None
-    meta["dp_rank"] = generation.rank if ranks > 1 else None
+    meta["dp_rank"] = generation.rank if len(worker.ranks) > 1 else None
     if generation.finished_s is not None:
         meta["e2e_latency"] = generation.finished_s - generation.arrived_s
-        if generation.first_token_s is not None:
-            meta["first_token_latency"] = generation.first_token_s - generation.arrived_s
+        if timed:
+            meta |= _times(generation, generation.finished_s)
     return {"text": generation.text, "output_ids": generation.plan.tokens[: generation.produced], "meta_info": meta}
+
+
+def _times(generation: Generation, finished_s: float) -> dict[str, float]:
+    """When things happened, in seconds since 1970 except where the name says latency."""
+    epoch_s = time.time_ns() / 1e9 - time.monotonic()
+    times = {"request_received_ts": generation.arrived_s + epoch_s, "request_finished_ts": finished_s + epoch_s}
+    first_s = generation.first_token_s
+    if first_s is not None:
+        times["first_token_latency"] = first_s - generation.arrived_s
+        if generation.produced > 1 and finished_s > first_s:
+            times["decode_throughput"] = (generation.produced - 1) / (finished_s - first_s)
+    times["response_sent_to_client_ts"] = time.time_ns() / 1e9
+    return times
 
 
 def _generate_call(worker: SimulatedWorker, body: GenerateRequest) -> tuple[Call, bool]:
