@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import re
 from typing import Any
@@ -35,7 +36,7 @@ async def test_each_event_of_a_stream_holds_all_the_text_so_far(worker: Any) -> 
     events = await worker.events("/generate", generate(stream=True))
     assert events.pop() == "[DONE]"
     assert [len(event["output_ids"]) for event in events] == [1, 2, 3]
-    assert all(after["text"].startswith(before["text"]) for before, after in zip(events, events[1:], strict=False))
+    assert all(after["text"].startswith(before["text"]) for before, after in itertools.pairwise(events))
     assert [event["meta_info"]["finish_reason"] is None for event in events] == [True, True, False]
     assert "e2e_latency" in events[-1]["meta_info"]
     assert all("index" not in event for event in events)

@@ -118,7 +118,7 @@ async def test_a_stream_of_several_choices_finishes_each(worker: Any) -> None:
     body = {"messages": [{"role": "user", "content": "x"}], "max_tokens": 2, "n": 2, "stream": True}
     events = [event["choices"][0] for event in (await worker.events("/v1/chat/completions", body))[:-1]]
     assert sorted(event["index"] for event in events if event["finish_reason"]) == [0, 1]
-    texts = {index: "" for index in (0, 1)}
+    texts = dict.fromkeys((0, 1), "")
     for event in events:
         texts[event["index"]] += event["delta"].get("content") or ""
     assert all(len(text) == 8 for text in texts.values())

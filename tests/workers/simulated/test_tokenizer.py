@@ -1,4 +1,4 @@
-"""The stand-in tokenizer is reversible, incremental at message boundaries, and gives ids that SGLang's hashes accept."""
+"""The stand-in tokenizer is reversible, incremental at message boundaries, and its ids fit SGLang's hashes."""
 
 from __future__ import annotations
 
