@@ -6,7 +6,7 @@ Raises BadRequest with SGLang's sentences. Called by the API modules. Not here: 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,10 +39,8 @@ class Call:
 
 
 def sampling_of(request: Common, *, max_tokens: int | None, json_schema: dict[str, Any] | None = None) -> Sampling:
-    """Sampling parameters of an OpenAI request."""
-    if json_schema is None:
-        json_schema = _schema_of_format(request)
-    return _checked(
+    """Sampling parameters of an OpenAI request. Raises BadRequest."""
+    fields = SamplingFields(
         temperature=request.temperature,
         top_p=request.top_p,
         top_k=request.top_k,
@@ -57,33 +55,15 @@ def sampling_of(request: Common, *, max_tokens: int | None, json_schema: dict[st
         ignore_eos=request.ignore_eos,
         no_stop_trim=request.no_stop_trim,
         n=request.n,
-        seed=request.seed,
-        json_schema=json_schema,
+        sampling_seed=request.seed,
         regex=request.regex,
     )
+    return _sampling(fields, json_schema or _schema_of_format(request))
 
 
 def sampling_of_fields(fields: SamplingFields) -> Sampling:
-    """Sampling parameters of /generate; null means the default there."""
-    return _checked(
-        temperature=fields.temperature,
-        top_p=fields.top_p,
-        top_k=fields.top_k,
-        min_p=fields.min_p,
-        frequency_penalty=fields.frequency_penalty,
-        presence_penalty=fields.presence_penalty,
-        repetition_penalty=fields.repetition_penalty,
-        max_new_tokens=fields.max_new_tokens,
-        min_new_tokens=fields.min_new_tokens or 0,
-        stop=fields.stop,
-        stop_token_ids=fields.stop_token_ids,
-        ignore_eos=bool(fields.ignore_eos),
-        no_stop_trim=bool(fields.no_stop_trim),
-        n=1 if fields.n is None else fields.n,
-        seed=fields.sampling_seed,
-        json_schema=parse_schema(fields.json_schema),
-        regex=fields.regex or None,
-    )
+    """Sampling parameters of /generate; null means the default there. Raises BadRequest."""
+    return _sampling(fields, parse_schema(fields.json_schema))
 
 
 def parse_schema(text: str | None) -> dict[str, Any] | None:
@@ -108,70 +88,68 @@ def _schema_of_format(request: Common) -> dict[str, Any] | None:
     return {"type": "object"} if wanted.type == "json_object" else None
 
 
-def _checked(
-    *,
-    temperature: float | None,
-    top_p: float | None,
-    top_k: int | None,
-    min_p: float | None,
-    frequency_penalty: float | None,
-    presence_penalty: float | None,
-    repetition_penalty: float | None,
-    max_new_tokens: int | None,
-    min_new_tokens: int,
-    stop: str | list[str] | None,
-    stop_token_ids: list[int] | None,
-    ignore_eos: bool,
-    no_stop_trim: bool,
-    n: int,
-    seed: int | None,
-    json_schema: dict[str, Any] | None,
-    regex: str | None,
-) -> Sampling:
-    """Refuses what SGLang's SamplingParams.verify refuses, in its words; values that change no text are dropped."""
-    stops = (stop,) if isinstance(stop, str) else tuple(stop or ())
-    refusals = (
-        (_outside(temperature, 0, math.inf), f"temperature must be a non-negative finite number, got {temperature}."),
-        (top_p is not None and not 0 < top_p <= 1, f"top_p must be in (0, 1], got {top_p}."),
-        (_outside(min_p, 0, 1), f"min_p must be in [0, 1], got {min_p}."),
-        (top_k is not None and top_k < 1 and top_k != -1, f"top_k must be -1 (disable) or at least 1, got {top_k}."),
-        (_outside(frequency_penalty, -2, 2), f"frequency_penalty must be in [-2, 2], got {frequency_penalty}."),
-        (_outside(presence_penalty, -2, 2), f"presence_penalty must be in [-2, 2], got {presence_penalty}."),
-        (
-            repetition_penalty is not None and not 0 < repetition_penalty <= 2,
-            f"repetition_penalty must be in (0, 2] (1.0 = no penalty), got {repetition_penalty}.",
-        ),
-        (min_new_tokens < 0, f"min_new_tokens must be in [0, max_new_tokens], got {min_new_tokens}."),
-        (
-            max_new_tokens is not None and max_new_tokens < 0,
-            f"max_new_tokens must be at least 0, got {max_new_tokens}.",
-        ),
-        (
-            max_new_tokens is not None and min_new_tokens > max_new_tokens,
-            f"min_new_tokens must be in [0, max_new_tokens({max_new_tokens})], got {min_new_tokens}.",
-        ),
+def _sampling(fields: SamplingFields, json_schema: dict[str, Any] | None) -> Sampling:
+    n = 1 if fields.n is None else fields.n
+    least, most = fields.min_new_tokens or 0, fields.max_new_tokens
+    stops = (fields.stop,) if isinstance(fields.stop, str) else tuple(fields.stop or ())
+    _check_shape_of_distribution(fields)
+    checks = (
+        (least < 0, f"min_new_tokens must be in [0, max_new_tokens], got {least}."),
+        (most is not None and most < 0, f"max_new_tokens must be at least 0, got {most}."),
+        (most is not None and least > most, f"min_new_tokens must be in [0, max_new_tokens({most})], got {least}."),
         (len(stops) > MAX_STOP_STRINGS, f"at most {MAX_STOP_STRINGS} stop strings are allowed, got {len(stops)}"),
         (
-            json_schema is not None and regex is not None,
+            json_schema is not None and bool(fields.regex),
             "Only one of json_schema, regex, ebnf, or structural_tag can be set.",
         ),
         (n < 1, f"n must be at least 1, got {n}."),
     )
-    for refused, message in refusals:
+    _refuse_first(checks)
+    return Sampling(
+        max_new_tokens=most,
+        min_new_tokens=least,
+        stop=stops,
+        stop_token_ids=frozenset(fields.stop_token_ids or ()),
+        ignore_eos=bool(fields.ignore_eos),
+        no_stop_trim=bool(fields.no_stop_trim),
+        n=n,
+        seed=fields.sampling_seed,
+        json_schema=json_schema,
+        regex=fields.regex or None,
+    )
+
+
+def _check_shape_of_distribution(fields: SamplingFields) -> None:
+    """Refuses what SGLang's SamplingParams.verify refuses, in its words, of the values that change no text here."""
+    top_p, top_k, penalty = fields.top_p, fields.top_k, fields.repetition_penalty
+    checks = (
+        (
+            _outside(fields.temperature, 0, math.inf),
+            f"temperature must be a non-negative finite number, got {fields.temperature}.",
+        ),
+        (top_p is not None and not 0 < top_p <= 1, f"top_p must be in (0, 1], got {top_p}."),
+        (_outside(fields.min_p, 0, 1), f"min_p must be in [0, 1], got {fields.min_p}."),
+        (top_k is not None and top_k < 1 and top_k != -1, f"top_k must be -1 (disable) or at least 1, got {top_k}."),
+        (
+            _outside(fields.frequency_penalty, -2, 2),
+            f"frequency_penalty must be in [-2, 2], got {fields.frequency_penalty}.",
+        ),
+        (
+            _outside(fields.presence_penalty, -2, 2),
+            f"presence_penalty must be in [-2, 2], got {fields.presence_penalty}.",
+        ),
+        (
+            penalty is not None and not 0 < penalty <= 2,
+            f"repetition_penalty must be in (0, 2] (1.0 = no penalty), got {penalty}.",
+        ),
+    )
+    _refuse_first(checks)
+
+
+def _refuse_first(checks: Iterable[tuple[bool, str]]) -> None:
+    for refused, message in checks:
         if refused:
             raise BadRequest(message)
-    return Sampling(
-        max_new_tokens=max_new_tokens,
-        min_new_tokens=min_new_tokens,
-        stop=stops,
-        stop_token_ids=frozenset(stop_token_ids or ()),
-        ignore_eos=ignore_eos,
-        no_stop_trim=no_stop_trim,
-        n=n,
-        seed=seed,
-        json_schema=json_schema,
-        regex=regex,
-    )
 
 
 def _outside(value: float | None, low: float, high: float) -> bool:

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from workers.simulated.connection import Reply, Request
 from workers.simulated.errors import BadOption
 from workers.simulated.faults import DEFAULT_RESTART_S, INSTANT, KINDS, Fault, FaultSchedule, parse_faults
+from workers.simulated.reply import Reply, Request
 
 if TYPE_CHECKING:
     from workers.simulated.server import Server

@@ -13,9 +13,9 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 from urllib.parse import parse_qs, unquote
 
-from workers.simulated.connection import Reply, Request
 from workers.simulated.errors import BadRequest
 from workers.simulated.openai_stream import unix_time
+from workers.simulated.reply import Reply, Request
 from workers.simulated.worker import SimulatedWorker
 from workers.simulated.writer import Sampling
 

@@ -13,9 +13,9 @@ import msgspec
 
 from workers.simulated import openai_api, tool_calls
 from workers.simulated.chat_template import render_chat
-from workers.simulated.connection import Reply, Request
 from workers.simulated.errors import ApiError, BadRequest, InvalidBody
 from workers.simulated.generation import Generation
+from workers.simulated.reply import Reply, Request
 from workers.simulated.schemas import DEFAULT_MODEL, ChatRequest, decode
 from workers.simulated.worker import SimulatedWorker
 

@@ -15,10 +15,10 @@ import msgspec
 
 from workers.simulated.calls import Call, namespaces_of, rank_of_body, rids_of, sampling_of_fields
 from workers.simulated.chat_template import render_chat
-from workers.simulated.connection import Reply, Request
 from workers.simulated.errors import Aborted, ApiError, BadRequest
 from workers.simulated.generation import Generation
 from workers.simulated.openai_stream import DONE, weight_versions
+from workers.simulated.reply import Reply, Request
 from workers.simulated.schemas import (
     AbortRequest,
     DetokenizeRequest,

@@ -12,10 +12,10 @@ from typing import Any
 from workers.simulated import tool_calls
 from workers.simulated.calls import Call, namespaces_of, rank_of, rids_of, sampling_of
 from workers.simulated.chat_template import render_chat
-from workers.simulated.connection import Reply, Request
 from workers.simulated.errors import BadRequest
 from workers.simulated.generation import Generation
 from workers.simulated.openai_stream import TextStream, unix_time, usage_of, weight_versions
+from workers.simulated.reply import Reply, Request
 from workers.simulated.schemas import ChatRequest, Common, CompletionRequest, decode
 from workers.simulated.tool_calls import ToolCallStream
 from workers.simulated.worker import SimulatedWorker

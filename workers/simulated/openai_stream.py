@@ -12,8 +12,8 @@ from typing import Any
 
 import msgspec
 
-from workers.simulated.connection import Reply
 from workers.simulated.generation import Generation
+from workers.simulated.reply import Reply
 
 DONE = b"data: [DONE]\n\n"
 

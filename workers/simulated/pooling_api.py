@@ -19,10 +19,10 @@ import msgspec
 import xxhash
 
 from workers.simulated.calls import Call
-from workers.simulated.connection import Reply, Request
 from workers.simulated.errors import BadRequest
 from workers.simulated.generation import Generation
 from workers.simulated.openai_stream import unix_time, usage
+from workers.simulated.reply import Reply, Request
 from workers.simulated.schemas import ClassifyRequest, EmbeddingRequest, RerankRequest, ScoreRequest, decode
 from workers.simulated.worker import NOTHING, SimulatedWorker
 

@@ -11,10 +11,10 @@ from typing import Any
 import msgspec
 
 from workers.simulated import openai_api, tool_calls
-from workers.simulated.connection import Reply, Request
 from workers.simulated.errors import BadRequest, NotFound
 from workers.simulated.generation import Generation
 from workers.simulated.openai_stream import unix_time
+from workers.simulated.reply import Reply, Request
 from workers.simulated.schemas import ChatRequest, decode
 from workers.simulated.worker import SimulatedWorker
 

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from enum import Enum
 
 from workers.simulated import info_api, messages_api, native_api, openai_api, pooling_api, responses_api
-from workers.simulated.connection import JSON, Reply, Request
 from workers.simulated.errors import Aborted, ApiError, BadRequest
 from workers.simulated.info_api import Handler, fixed_text
 from workers.simulated.options import Options
+from workers.simulated.reply import JSON, Reply, Request
 
 
 class Access(Enum):

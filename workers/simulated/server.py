@@ -13,7 +13,7 @@ import signal
 from collections.abc import AsyncIterator
 
 from workers.simulated import routes
-from workers.simulated.connection import Connection, Reply, Request
+from workers.simulated.connection import Connection
 from workers.simulated.errors import ApiError, BadOption
 from workers.simulated.fault_injector import FaultInjector
 from workers.simulated.faults import FaultSchedule
@@ -21,6 +21,7 @@ from workers.simulated.kv_events import KvPublisher
 from workers.simulated.metrics import WorkerMetrics
 from workers.simulated.options import Options
 from workers.simulated.rank import Rank
+from workers.simulated.reply import Reply, Request
 from workers.simulated.worker import SimulatedWorker
 
 log = logging.getLogger("workers.simulated")

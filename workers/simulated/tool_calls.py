@@ -13,11 +13,11 @@ from typing import Any
 import msgspec
 import xxhash
 
-from workers.simulated.connection import Reply
 from workers.simulated.constrained import Unsupported, json_sample
 from workers.simulated.errors import BadRequest
 from workers.simulated.generation import Generation
 from workers.simulated.openai_stream import TextStream
+from workers.simulated.reply import Reply
 from workers.simulated.schemas import ChatRequest
 
 _encode = msgspec.json.Encoder().encode

@@ -12,12 +12,12 @@ import uuid
 from collections.abc import Callable, Sequence
 
 from workers.simulated.calls import Call, Namespace
-from workers.simulated.connection import Reply
 from workers.simulated.constrained import Unsupported, json_sample, regex_sample
 from workers.simulated.errors import Aborted, BadRequest, Unavailable
 from workers.simulated.generation import Generation, Listener
 from workers.simulated.options import Options
 from workers.simulated.rank import Rank
+from workers.simulated.reply import Reply
 from workers.simulated.tokenizer import Tokenizer
 from workers.simulated.writer import Sampling, Writer
 

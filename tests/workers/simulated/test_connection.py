@@ -7,7 +7,8 @@ from collections.abc import AsyncIterator, Callable
 
 import pytest
 
-from workers.simulated.connection import MAX_HEADER_BYTES, Connection, Reply, Request
+from workers.simulated.connection import MAX_HEADER_BYTES, Connection
+from workers.simulated.reply import Reply, Request
 
 Answer = Callable[[Request, Reply], None]
 
