@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import msgspec
 
+_NOTHING = msgspec.Raw(b"null")
+
 
 class UsageDetails(msgspec.Struct):
     """SGLang fills it with --enable-cache-report, and leaves it out where nothing was cached."""
@@ -46,7 +48,11 @@ class Chunk(msgspec.Struct):
 
     choices: list[Choice] = []
     usage: Usage | None = None
-    error: msgspec.Raw | None = None
+    error: msgspec.Raw = _NOTHING
+
+    @property
+    def is_error(self) -> bool:
+        return bytes(self.error) != bytes(_NOTHING)
 
     def has_output(self) -> bool:
         """Whether it carries text, reasoning or a piece of a tool call."""

@@ -20,7 +20,6 @@ from types import TracebackType
 from typing import Self, TypeVar
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
-_STOP_S = 10.0  # a child that has not ended so long after SIGTERM is killed
 _TAIL_LINES = 15
 
 T = TypeVar("T")
@@ -50,7 +49,9 @@ class Child:
 class Processes:
     """An async context manager; leaving it stops every child, also when it is left by an error or a cancellation."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, stop_within_s: float = 10.0) -> None:
+        """A child that has not ended `stop_within_s` after SIGTERM is killed."""
+        self._stop_within_s = stop_within_s
         self._children: list[Child] = []
         self._logs = tempfile.TemporaryDirectory(prefix="trieway-loadtest-")
 
@@ -97,7 +98,7 @@ class Processes:
     async def stop(self, children: Sequence[Child]) -> None:
         """Ends children, last started first: asks, waits, then kills. Safe to call for ones that have ended."""
         for child in list(reversed(children)):
-            await _stop(child.process)
+            await _stop(child.process, self._stop_within_s)
             with contextlib.suppress(ValueError):
                 self._children.remove(child)
 
@@ -107,11 +108,11 @@ async def _watch(child: Child) -> None:
     raise child.exited()
 
 
-async def _stop(process: asyncio.subprocess.Process) -> None:
+async def _stop(process: asyncio.subprocess.Process, within_s: float) -> None:
     if process.returncode is None:
         _signal(process, signal.SIGTERM)
         try:
-            async with asyncio.timeout(_STOP_S):
+            async with asyncio.timeout(within_s):
                 await process.wait()
         except TimeoutError:
             pass

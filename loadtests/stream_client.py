@@ -147,7 +147,7 @@ class _Reading:
         except msgspec.DecodeError as error:
             self.fail(ErrorKind.PROTOCOL, f"{error}: {data[:200]!r}")
             return
-        if chunk.error is not None:
+        if chunk.is_error:
             self.fail(ErrorKind.STREAM_ERROR, error_text(data))
         if chunk.usage is not None:
             self._usage = chunk.usage
