@@ -138,6 +138,7 @@ class Outcome:
     arm: ArmName | None = None
     model: str | None = None
     decision: Decision | None = None
+    decision_s: float = 0.0
     attempts: int = 0
     stream: bool = False
     error: str | None = None

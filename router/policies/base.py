@@ -1,4 +1,7 @@
-"""The policy protocol and what it promises. Arithmetic only: no I/O, no asyncio, no clock. Called by request.dispatch."""
+"""The policy protocol and what it promises. Policies are arithmetic: no I/O, no asyncio, no clock.
+
+Called by request.dispatch, by shadows and by replay.
+"""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ from router.types import CacheCleared, Decision, Dispatched, FleetEvent, Reason,
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PrefixMatchConfig:
-    capacity_blocks: int = knob(400_000, "prompt blocks remembered per worker; about 150 bytes each")
+    capacity_blocks: int = knob(65_536, "prompt blocks remembered per worker; about 150 bytes each")
     load_factor: float = knob(1.5, "a match is not followed past this many times the mean requests in flight ...")
     load_slack: int = knob(4, "... plus this many requests")
 

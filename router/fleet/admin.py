@@ -1,0 +1,82 @@
+"""Admin routes: list, add, drain and remove workers. FastAPI; called by app. State changes go through the registry."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter, Request
+from fastapi.responses import JSONResponse
+
+from router.clock import Clock
+from router.errors import InvalidBody, InvalidField
+from router.fleet.registry import Registry
+from router.fleet.worker import Worker
+
+
+def worker_view(worker: Worker, now_s: float) -> dict[str, Any]:
+    """What `/workers` says of one worker. No secrets."""
+    return {
+        "id": worker.id,
+        "url": worker.base_url,
+        "state": worker.state.value,
+        "reason": worker.state_reason,
+        "since_s": round(now_s - worker.state_since_s, 3),
+        "in_flight": worker.in_flight,
+        "models": sorted(worker.models) if worker.models is not None else None,
+    }
+
+
+def admin_routes(registry: Registry, clock: Clock) -> APIRouter:
+    """`/workers` and what is below it."""
+    routes = APIRouter(prefix="/workers", tags=["workers"])
+
+    @routes.get("")
+    async def list_workers() -> dict[str, Any]:
+        now_s = clock()
+        return {"workers": [worker_view(worker, now_s) for worker in registry.all()]}
+
+    @routes.get("/{worker_id}")
+    async def show_worker(worker_id: str) -> dict[str, Any]:
+        return worker_view(registry.get(worker_id), clock())
+
+    @routes.post("", status_code=201)
+    async def add_worker(request: Request) -> JSONResponse:
+        url, name = _wanted(await _json_object(request))
+        worker = registry.add(url, name)
+        return JSONResponse(worker_view(worker, clock()), status_code=201)
+
+    @routes.post("/{worker_id}/drain")
+    async def drain_worker(worker_id: str) -> dict[str, Any]:
+        worker = registry.get(worker_id)
+        registry.drain(worker)
+        return worker_view(worker, clock())
+
+    @routes.delete("/{worker_id}")
+    async def remove_worker(worker_id: str) -> dict[str, Any]:
+        worker = registry.get(worker_id)
+        registry.remove(worker)
+        return worker_view(worker, clock())
+
+    return routes
+
+
+async def _json_object(request: Request) -> dict[str, Any]:
+    try:
+        data = await request.json()
+    except ValueError as error:
+        raise InvalidBody(f"The body is not valid JSON: {error}.") from error
+    if not isinstance(data, dict):
+        raise InvalidBody('The body must be a JSON object like {"url": "http://127.0.0.1:30000"}.')
+    return data
+
+
+def _wanted(data: dict[str, Any]) -> tuple[str, str | None]:
+    for key in data:
+        if key not in ("url", "id"):
+            raise InvalidField(f"Unknown field {key!r}. A worker has 'url' and, if you like, 'id'.", param=str(key))
+    url, name = data.get("url"), data.get("id")
+    if not isinstance(url, str):
+        raise InvalidField("The body needs 'url': a worker's URL like http://127.0.0.1:30000.", param="url")
+    if name is not None and (not isinstance(name, str) or not name or len(name) > 64 or not name.isprintable()):
+        raise InvalidField("'id' must be a printable name of 1 to 64 characters.", param="id")
+    return url, name

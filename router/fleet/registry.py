@@ -1,0 +1,169 @@
+"""Membership and eligibility: which workers exist, which may take a request, and what happened to them.
+
+The only writer of a worker's state. Emits FleetEvents to its listeners in the order in which things happen. Used by
+request.dispatch (eligible, lease), fleet.health and fleet.admin. Not here: probes, HTTP, policies.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Collection
+from urllib.parse import urlsplit
+
+from router.clock import Clock
+from router.errors import ConfigError, NoWorker, UnknownModel, UnknownWorker, WorkerExists
+from router.fleet.lease import Lease
+from router.fleet.worker import Worker, WorkerState
+from router.types import CacheCleared, FleetEvent, WorkerId, WorkerJoined, WorkerLeft
+
+log = logging.getLogger(__name__)
+
+Listener = Callable[[FleetEvent], None]
+
+
+class Registry:
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._workers: dict[WorkerId, Worker] = {}
+        self._listeners: list[Listener] = []
+        self._eligible: dict[str | None, tuple[Worker, ...]] = {}
+        self._named = 0
+
+    # -- reading ------------------------------------------------------------------------------------------------
+
+    def all(self) -> tuple[Worker, ...]:
+        """Every worker that is not gone, in the order in which they joined."""
+        return tuple(self._workers.values())
+
+    def get(self, worker_id: str) -> Worker:
+        """Raises UnknownWorker, which lists the ids that exist."""
+        worker = self._workers.get(WorkerId(worker_id))
+        if worker is None:
+            known = ", ".join(self._workers) or "none"
+            raise UnknownWorker(f"There is no worker {worker_id!r}. Workers: {known}.", param="worker")
+        return worker
+
+    def eligible(self, model: str | None, tried: Collection[WorkerId] = ()) -> tuple[Worker, ...]:
+        """Workers that may take a request for `model`, less those `tried`. Never empty.
+
+        Ready ones; if none is, those starting or degraded, which is better than refusing. Raises UnknownModel when
+        no worker serves the model, NoWorker when none is left. The answer is cached until something changes.
+        """
+        workers = self._eligible.get(model)
+        if workers is None:
+            workers = self._find_eligible(model)
+            if len(self._eligible) < 1024:  # names come from clients: bound what they can make us keep
+                self._eligible[model] = workers
+        if tried:
+            workers = tuple(worker for worker in workers if worker.id not in tried)
+        if not workers:
+            raise NoWorker("No worker can take this request now. See GET /workers.", retry_after_s=1)
+        return workers
+
+    def models(self) -> frozenset[str]:
+        """Names served by at least one worker that takes requests."""
+        names = [worker.models or () for worker in self._workers.values() if worker.state is not WorkerState.DRAINING]
+        return frozenset(name for served in names for name in served)
+
+    # -- changing -----------------------------------------------------------------------------------------------
+
+    def listen(self, listener: Listener) -> None:
+        """Call `listener` with every event from now on."""
+        self._listeners.append(listener)
+
+    def emit(self, event: FleetEvent) -> None:
+        for listener in self._listeners:
+            listener(event)
+
+    def add(self, base_url: str, name: str | None = None) -> Worker:
+        """Add a worker; it is `starting` until a probe answers.
+
+        Raises ConfigError for a URL that is not one, WorkerExists when the name or the URL is taken.
+        """
+        base_url = clean_url(base_url)
+        worker_id = self._new_id(name)
+        for other in self._workers.values():
+            if other.id == worker_id or other.base_url == base_url:
+                raise WorkerExists(f"Worker {other.id} at {other.base_url} exists already.", param="url")
+        worker = Worker(worker_id, base_url, now_s=self._clock())
+        self._workers[worker_id] = worker
+        log.info("worker %s added at %s", worker_id, base_url)
+        self._changed(WorkerJoined(worker=worker_id, at_s=self._clock()))
+        return worker
+
+    def drain(self, worker: Worker) -> None:
+        """No new requests; what runs there finishes."""
+        self.set_state(worker, WorkerState.DRAINING, "asked to drain")
+
+    def remove(self, worker: Worker) -> None:
+        """Forget the worker. Requests that run there keep their connections and finish."""
+        self.set_state(worker, WorkerState.GONE, "removed")
+        if self._workers.pop(worker.id, None) is not None:
+            self._changed(WorkerLeft(worker=worker.id, at_s=self._clock()))
+
+    def set_state(self, worker: Worker, state: WorkerState, why: str) -> None:
+        """Move a worker to `state` and say why. A draining or gone worker never goes back."""
+        final = worker.state is WorkerState.GONE or (
+            worker.state is WorkerState.DRAINING and state is not WorkerState.GONE
+        )
+        if final or worker.state is state:
+            return
+        level = logging.WARNING if state is WorkerState.DEGRADED else logging.INFO
+        log.log(level, "worker %s: %s -> %s (%s)", worker.id, worker.state.value, state.value, why)
+        worker.state, worker.state_reason, worker.state_since_s = state, why, self._clock()
+        self._eligible.clear()
+
+    def set_models(self, worker: Worker, cards: tuple[dict[str, object], ...]) -> None:
+        """What `/v1/models` of the worker said."""
+        names = frozenset(str(card["id"]) for card in cards if "id" in card)
+        if names != worker.models:
+            self._eligible.clear()
+        worker.models, worker.model_cards = names or None, cards
+
+    def cache_cleared(self, worker: Worker) -> None:
+        """The worker's cache is known to be empty: it was flushed or restarted."""
+        self.emit(CacheCleared(worker=worker.id, at_s=self._clock()))
+
+    def lease(self, worker: Worker) -> Lease:
+        """Count one request on the worker for the time of a `with` block."""
+        return Lease(worker, self._lease_ended)
+
+    # -- inside -------------------------------------------------------------------------------------------------
+
+    def _lease_ended(self, worker: Worker) -> None:
+        if worker.state is WorkerState.DRAINING and worker.in_flight == 0:
+            log.info("worker %s is drained", worker.id)
+
+    def _find_eligible(self, model: str | None) -> tuple[Worker, ...]:
+        open_to = [w for w in self._workers.values() if w.state not in (WorkerState.DRAINING, WorkerState.GONE)]
+        serving = [worker for worker in open_to if worker.serves(model)]
+        if open_to and not serving:
+            names = ", ".join(sorted(self.models()))
+            raise UnknownModel(f"The model {model!r} is not served here. Models: {names}.", param="model")
+        ready = [worker for worker in serving if worker.state is WorkerState.READY]
+        return tuple(ready or serving)
+
+    def _new_id(self, name: str | None) -> WorkerId:
+        if name is not None:
+            return WorkerId(name)
+        while True:
+            self._named += 1
+            candidate = WorkerId(f"w{self._named}")
+            if candidate not in self._workers:
+                return candidate
+
+    def _changed(self, event: FleetEvent) -> None:
+        self._eligible.clear()
+        self.emit(event)
+
+
+def clean_url(url: str) -> str:
+    """A worker's base URL without its trailing slash. Raises ConfigError, which says what a URL looks like."""
+    try:
+        parts = urlsplit(url)
+        valid = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:
+        valid = False
+    if not valid or parts.query or parts.fragment or parts.username or any(c.isspace() for c in url):
+        raise ConfigError(f"{url!r} is not a worker URL. Write it like http://127.0.0.1:30000.", param="worker")
+    return url.rstrip("/")

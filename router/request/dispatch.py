@@ -1,0 +1,183 @@
+"""The recipe of one request: parse, prompt key, select, lease, forward, relay, record.
+
+The only caller of its sibling stages, which do not know each other. Owns retries: until the first byte reaches the
+client a failed attempt goes to another worker; after it, the client gets a visible error event. Not here: what a
+worker is (fleet), which one is best (policies), HTTP towards the client (endpoints).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from router.clock import Clock
+from router.errors import ClientGone, InternalError, NoWorker, RouterError, WorkerError, WorkerRefused
+from router.fleet.registry import Registry
+from router.fleet.worker import Worker
+from router.knob import knob, require
+from router.policies.base import Policy
+from router.request.explain import explain_headers
+from router.request.forward import Answer, Forwarder
+from router.request.parse import parse
+from router.request.prompt_key import PromptKeyConfig, prompt_key
+from router.request.record import Progress, Recorder
+from router.request.relay import relay
+from router.request.reply import RawHeaders, Reply, send_error
+from router.types import AttemptFailed, Dispatched, FirstToken, RequestId, RoutingRequest, WorkerId
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DispatchConfig:
+    max_attempts: int = knob(3, "workers tried for one request before its error is shown")
+    retry_statuses: tuple[int, ...] = knob(
+        (429, 500, 502, 503, 504), "statuses of a worker after which another worker is tried"
+    )
+    session_header: str = knob("x-session-id", "request header that names a conversation")
+
+    def __post_init__(self) -> None:
+        require(self.max_attempts >= 1, "max_attempts must be at least 1")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RawRequest:
+    """One model call as it came in. `target` is path and query as sent; `headers` have lower-case names."""
+
+    request_id: RequestId
+    endpoint: str
+    target: str
+    headers: RawHeaders
+    named_headers: Mapping[str, str]
+    body: bytes
+    at_s: float
+
+
+class Dispatcher:
+    """Routes requests. One per app; keeps no state of its own."""
+
+    def __init__(
+        self,
+        *,
+        config: DispatchConfig,
+        key_config: PromptKeyConfig,
+        registry: Registry,
+        policy: Policy,
+        forwarder: Forwarder,
+        recorder: Recorder,
+        clock: Clock,
+    ) -> None:
+        self._config = config
+        self._key_config = key_config
+        self._registry = registry
+        self._policy = policy
+        self._forwarder = forwarder
+        self._recorder = recorder
+        self._clock = clock
+
+    async def dispatch(self, raw: RawRequest, reply: Reply) -> None:
+        """Route one request and answer it, well or with an error; one Outcome is recorded in every case.
+
+        Raises only CancelledError (the client hung up, or the app is stopping).
+        """
+        progress = Progress(raw.request_id, raw.endpoint, raw.at_s)
+        try:
+            await self._route(raw, reply, progress)
+        except RouterError as error:
+            progress.failed(error)
+            await send_error(reply, error, raw.endpoint, raw.request_id)
+        except asyncio.CancelledError:
+            progress.failed(ClientGone("The client hung up."))
+            raise
+        except Exception as error:  # noqa: BLE001  a bug of ours: the client must hear of it, and so must we
+            log.exception("request %s failed inside the router", raw.request_id)
+            failure = InternalError(f"The router failed: {type(error).__name__}. Request id {raw.request_id}.")
+            progress.failed(failure)
+            await send_error(reply, failure, raw.endpoint, raw.request_id)
+        finally:
+            self._recorder.record(progress)
+
+    async def _route(self, raw: RawRequest, reply: Reply, progress: Progress) -> None:
+        parsed = parse(raw.endpoint, raw.body, raw.named_headers, self._config.session_header)
+        request = RoutingRequest(
+            request_id=raw.request_id,
+            endpoint=raw.endpoint,
+            key=prompt_key(parsed, self._key_config),
+            model=parsed.model,
+            session=parsed.session,
+            stream=parsed.stream,
+            max_output_tokens=parsed.max_output_tokens,
+        )
+        progress.request = request
+        tried: list[WorkerId] = []
+        failure: WorkerError | None = None
+        while True:
+            worker = self._choose(request, tried, progress, failure)
+            tried.append(worker.id)
+            try:
+                return await self._attempt(raw, request, worker, reply, progress, last=self._is_last(request, tried))
+            except WorkerError as error:
+                self._registry.emit(
+                    AttemptFailed(request_id=request.request_id, worker=worker.id, at_s=self._clock())
+                )
+                progress.dispatched_s = None
+                if reply.started or not error.retry_safe:
+                    raise
+                failure = error
+
+    def _choose(
+        self, request: RoutingRequest, tried: list[WorkerId], progress: Progress, failure: WorkerError | None
+    ) -> Worker:
+        """The policy's choice among workers not yet tried; re-raises the last failure when none is left."""
+        if failure is not None and len(tried) >= self._config.max_attempts:
+            raise failure
+        try:
+            workers = self._registry.eligible(request.model, tried)
+        except NoWorker:
+            if failure is not None:
+                raise failure from None
+            raise
+        started_s = self._clock()
+        decision = self._policy.select(request, workers)
+        progress.decided(decision, self._clock() - started_s)
+        return self._registry.get(decision.worker)
+
+    def _is_last(self, request: RoutingRequest, tried: list[WorkerId]) -> bool:
+        """Whether no further worker could be tried, so that a worker's own error is handed on as it is."""
+        if len(tried) >= self._config.max_attempts:
+            return True
+        try:
+            self._registry.eligible(request.model, tried)
+        except NoWorker:
+            return True
+        return False
+
+    async def _attempt(
+        self, raw: RawRequest, request: RoutingRequest, worker: Worker, reply: Reply, progress: Progress, *, last: bool
+    ) -> None:
+        decision = progress.decision
+        assert decision is not None
+        with self._registry.lease(worker):
+            sent_s = progress.dispatched_s = self._clock()
+            self._registry.emit(Dispatched(request=request, decision=decision, at_s=sent_s))
+            async with self._forwarder.send(worker, raw.target, raw.headers, raw.body) as answer:
+                if answer.status in self._config.retry_statuses and not last:
+                    raise WorkerRefused(f"Worker {worker.id} answered {answer.status}.")
+                headers = self._headers(raw, progress, answer)
+
+                def began(now_s: float) -> None:
+                    self._registry.emit(
+                        FirstToken(request_id=request.request_id, worker=worker.id, ttft_s=now_s - sent_s, at_s=now_s)
+                    )
+
+                progress.relayed(await relay(answer, reply, raw.endpoint, headers, self._clock, began))
+
+    @staticmethod
+    def _headers(raw: RawRequest, progress: Progress, answer: Answer) -> RawHeaders:
+        kept = [(name, value) for name, value in answer.headers if name.lower() != b"x-request-id"]
+        kept.append((b"x-request-id", raw.request_id.encode("latin-1")))
+        if raw.named_headers.get("x-trieway-explain") == "1" and progress.decision is not None:
+            kept += explain_headers(progress.decision)
+        return kept

@@ -1,0 +1,158 @@
+"""A worker's answer to the client, with its times and its usage read in passing. Called by request.dispatch.
+
+Server-sent events are handed on whole: the tail of an event waits for its end, so that a worker which breaks off
+leaves no half event before our error event. The client's answer starts with the first event, so a worker that breaks
+off before it can still be replaced. Not here: retries, what to do about a broken stream (dispatch).
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+
+from router.clock import Clock
+from router.errors import StreamCut, WorkerError, WorkerHungUp
+from router.request.forward import Answer, RawHeaders
+from router.request.reply import Reply
+from router.request.usage import Usage, usage_of_body, usage_of_events
+
+WHOLE_BODY_BYTES = 4 * 2**20
+"""Answers up to this size that are not streams are read whole before the client's starts, so they can be retried."""
+MAX_EVENT_BYTES = 16 * 2**20
+"""An event longer than this is handed on unframed rather than held back."""
+USAGE_EVENTS = 4
+"""Usage stands in the last or second last event before the end mark; that many pieces are kept to look for it."""
+
+
+Began = Callable[[float], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Relayed:
+    """What passed through. Times are on the monotonic clock; `first_s` is None when nothing came."""
+
+    status: int
+    first_s: float | None
+    last_s: float | None
+    events: int
+    usage: Usage
+
+
+class EventStream:
+    """Frames and accounts one stream of server-sent events; `feed` costs two scans of the piece."""
+
+    def __init__(self, endpoint: str) -> None:
+        self._marks = END_MARKS.get(endpoint)
+        self._held = b""
+        self._head = b""
+        self._recent: deque[bytes] = deque(maxlen=USAGE_EVENTS)
+        self.events = 0
+        self.ended = False
+
+    def feed(self, piece: bytes) -> bytes:
+        """What may be sent now: all events that are complete. b"" when none is."""
+        data = self._held + piece if self._held else piece
+        if data.endswith(b"\n\n"):
+            self._held = b""
+        else:
+            cut = max(data.rfind(b"\n\n") + 2, data.rfind(b"\r\n\r\n") + 4)
+            if cut < 4:
+                cut = len(data) if len(data) > MAX_EVENT_BYTES else 0
+            data, self._held = data[:cut], data[cut:]
+        if data:
+            self._account(data)
+        return data
+
+    def usage(self) -> Usage:
+        return usage_of_events((self._head, *self._recent))
+
+    def _account(self, data: bytes) -> None:
+        self.events += data.count(b"\n\n") or data.count(b"\r\n\r\n")
+        if not self._head:
+            self._head = data
+        self._recent.append(data)
+        if self._marks is None:
+            self.ended = data.endswith((b"data: [DONE]\n\n", b"data: [DONE]\r\n\r\n"))
+        elif any(mark in data for mark in self._marks):
+            self.ended = True
+
+
+END_MARKS: dict[str, tuple[bytes, ...]] = {
+    "/v1/messages": (b"event: message_stop", b"event: error"),
+    "/v1/responses": (b"event: response.completed", b"event: response.failed", b"event: response.incomplete"),
+}
+"""How the last event of a stream is recognised; `data: [DONE]` at its very end where not listed. Text that a model
+writes cannot imitate them: inside JSON a line break is escaped."""
+
+
+async def relay(
+    answer: Answer, reply: Reply, endpoint: str, headers: RawHeaders, clock: Clock, began: Began
+) -> Relayed:
+    """Hand the answer to the client; `began` is told the time of the first byte, just before it goes out.
+
+    Raises WorkerError while `reply.started` is False; afterwards StreamCut.
+    """
+    if answer.streams:
+        return await _relay_events(answer, reply, endpoint, headers, clock, began)
+    length = answer.length_bytes
+    if length is None or length <= WHOLE_BODY_BYTES:
+        return await _relay_whole(answer, reply, headers, clock, began)
+    return await _relay_pieces(answer, reply, headers, clock, began)
+
+
+async def _relay_whole(answer: Answer, reply: Reply, headers: RawHeaders, clock: Clock, began: Began) -> Relayed:
+    body = await answer.read()
+    now_s = clock()
+    began(now_s)
+    await reply.start(answer.status, [*headers, (b"content-length", str(len(body)).encode())])
+    await reply.write(body)
+    await reply.finish()
+    return Relayed(status=answer.status, first_s=now_s, last_s=now_s, events=0, usage=usage_of_body(body))
+
+
+async def _relay_pieces(answer: Answer, reply: Reply, headers: RawHeaders, clock: Clock, began: Began) -> Relayed:
+    first_s: float | None = None
+    async for piece in _cut_after_start(answer, reply):
+        if first_s is None:
+            first_s = clock()
+            began(first_s)
+            await reply.start(answer.status, [*headers, (b"content-length", str(answer.length_bytes).encode())])
+        await reply.write(piece)
+    await reply.finish()
+    return Relayed(status=answer.status, first_s=first_s, last_s=clock(), events=0, usage=Usage())
+
+
+async def _relay_events(
+    answer: Answer, reply: Reply, endpoint: str, headers: RawHeaders, clock: Clock, began: Began
+) -> Relayed:
+    stream = EventStream(endpoint)
+    first_s: float | None = None
+    last_s: float | None = None
+    async for piece in _cut_after_start(answer, reply):
+        ready = stream.feed(piece)
+        if not ready:
+            continue
+        last_s = clock()
+        if first_s is None:
+            first_s = last_s
+            began(first_s)
+            await reply.start(answer.status, headers)
+        await reply.write(ready)
+    if not stream.ended:
+        kind = StreamCut if reply.started else WorkerHungUp
+        raise kind("The worker ended the stream before it was complete. Send the request again.")
+    await reply.finish()
+    return Relayed(
+        status=answer.status, first_s=first_s, last_s=last_s, events=stream.events, usage=stream.usage()
+    )
+
+
+async def _cut_after_start(answer: Answer, reply: Reply) -> AsyncIterator[bytes]:
+    try:
+        async for piece in answer.pieces():
+            yield piece
+    except WorkerError as error:
+        if not reply.started:
+            raise
+        raise StreamCut(f"{error.message} The answer up to here is incomplete. Send the request again.") from error

@@ -1,0 +1,69 @@
+"""The client's side of one request, and how an error is told to it. Called by request.dispatch and request.endpoints."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import msgspec
+
+from router.errors import RouterError
+from router.types import RequestId
+
+RawHeaders = list[tuple[bytes, bytes]]
+
+
+class Reply(Protocol):
+    """The client's side of one request."""
+
+    @property
+    def started(self) -> bool:
+        """Whether a byte was handed to the client: from then on nothing can be retried."""
+        ...
+
+    @property
+    def event_stream(self) -> bool:
+        """Whether it was started as server-sent events, so that an error event can still be read."""
+        ...
+
+    async def start(self, status: int, headers: RawHeaders) -> None: ...
+    async def write(self, data: bytes) -> None:
+        """Hand bytes on; waits while the client reads too slowly."""
+        ...
+
+    async def finish(self) -> None: ...
+    def abort(self) -> None:
+        """Break the connection: the only visible end left to an answer that is not a stream of events."""
+        ...
+
+
+async def send_error(reply: Reply, error: RouterError, endpoint: str, request_id: RequestId) -> None:
+    """Answer with the error, in whatever way is still open: as the answer, as an event that ends the stream, or by
+    breaking the connection off when half of a plain answer is out."""
+    if not reply.started:
+        body = error.body()
+        headers = [
+            (b"content-type", b"application/json"),
+            (b"content-length", str(len(body)).encode()),
+            (b"x-request-id", request_id.encode("latin-1")),
+        ]
+        if error.retry_after_s is not None:
+            headers.append((b"retry-after", str(error.retry_after_s).encode()))
+        await reply.start(error.status, headers)
+        await reply.write(body)
+        await reply.finish()
+    elif reply.event_stream:
+        await reply.write(error_event(endpoint, error))
+        await reply.finish()
+    else:
+        reply.abort()
+
+
+def error_event(endpoint: str, error: RouterError) -> bytes:
+    """The event that ends a stream which cannot be completed, in the dialect of the endpoint."""
+    if endpoint == "/v1/messages":
+        detail = {"type": "api_error", "message": error.message}
+        return b"event: error\ndata: " + msgspec.json.encode({"type": "error", "error": detail}) + b"\n\n"
+    if endpoint == "/v1/responses":
+        detail = {"type": "error", "code": error.code, "message": error.message, "param": None}
+        return b"event: error\ndata: " + msgspec.json.encode(detail) + b"\n\n"
+    return b"data: " + error.body() + b"\n\n"

@@ -1,0 +1,125 @@
+"""Token counts out of a worker's answer, in every dialect that SGLang speaks. Pure; reads bytes, keeps nothing else.
+
+OpenAI answers and the last chunks of their streams carry `usage`; `/generate` carries `meta_info`; Anthropic's
+messages spread it over `message_start` and `message_delta`. Called by request.relay.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import msgspec
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Usage:
+    """What the worker reported; None where it said nothing.
+
+    `cached_tokens` is 0 when a worker that reports details reports none, and None when it does not say.
+    """
+
+    prompt_tokens: int | None = None
+    cached_tokens: int | None = None
+    completion_tokens: int | None = None
+
+
+class _Details(msgspec.Struct):
+    cached_tokens: int | None = None
+
+
+class _UsageFields(msgspec.Struct):
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    cache_read_input_tokens: int | None = None
+    prompt_tokens_details: _Details | None = None
+    input_tokens_details: _Details | None = None
+
+
+class _MetaInfo(msgspec.Struct):
+    prompt_tokens: int | None = None
+    cached_tokens: int | None = None
+    completion_tokens: int | None = None
+
+
+class _Nested(msgspec.Struct):
+    usage: _UsageFields | None = None
+
+
+class _Answer(msgspec.Struct):
+    usage: _UsageFields | None = None
+    meta_info: _MetaInfo | None = None
+    response: _Nested | None = None  # /v1/responses events
+    message: _Nested | None = None  # /v1/messages message_start
+
+
+_decode_one = msgspec.json.Decoder(_Answer).decode
+_decode_batch = msgspec.json.Decoder(list[_Answer]).decode
+
+
+def usage_of_body(body: bytes) -> Usage:
+    """Usage of a whole (not streamed) JSON answer; a `/generate` batch is summed. Empty when there is none."""
+    try:
+        if body[:1] == b"[":
+            return _sum(_of_answer(answer) for answer in _decode_batch(body))
+        return _of_answer(_decode_one(body))
+    except (msgspec.DecodeError, UnicodeDecodeError):  # covers ValidationError: not the shape we know
+        return Usage()
+
+
+def usage_of_events(events: Iterable[bytes]) -> Usage:
+    """Usage of a stream, given some of its events, oldest first; later figures win, missing ones do not erase."""
+    known = Usage()
+    for event in events:
+        for line in event.split(b"\n"):
+            if line.startswith(b"data:") and (b'"usage"' in line or b'"meta_info"' in line):
+                known = _merge(known, usage_of_body(line[5:].strip()))
+    return known
+
+
+def _of_answer(answer: _Answer) -> Usage:
+    meta = answer.meta_info
+    if meta is not None:
+        return Usage(
+            prompt_tokens=meta.prompt_tokens,
+            cached_tokens=meta.cached_tokens,
+            completion_tokens=meta.completion_tokens,
+        )
+    nested = answer.response or answer.message
+    fields = answer.usage or (nested.usage if nested else None)
+    if fields is None:
+        return Usage()
+    details = fields.prompt_tokens_details or fields.input_tokens_details
+    return Usage(
+        prompt_tokens=_first(fields.prompt_tokens, fields.input_tokens),
+        cached_tokens=_first(details.cached_tokens if details else None, fields.cache_read_input_tokens),
+        completion_tokens=_first(fields.completion_tokens, fields.output_tokens),
+    )
+
+
+def _first(value: int | None, other: int | None) -> int | None:
+    return other if value is None else value
+
+
+def _merge(old: Usage, new: Usage) -> Usage:
+    return Usage(
+        prompt_tokens=_first(new.prompt_tokens, old.prompt_tokens),
+        cached_tokens=_first(new.cached_tokens, old.cached_tokens),
+        completion_tokens=_first(new.completion_tokens, old.completion_tokens),
+    )
+
+
+def _sum(parts: Iterable[Usage]) -> Usage:
+    usages = list(parts)
+
+    def total(counts: list[int | None]) -> int | None:
+        known = [count for count in counts if count is not None]
+        return sum(known) if known else None
+
+    return Usage(
+        prompt_tokens=total([usage.prompt_tokens for usage in usages]),
+        cached_tokens=total([usage.cached_tokens for usage in usages]),
+        completion_tokens=total([usage.completion_tokens for usage in usages]),
+    )
