@@ -65,7 +65,7 @@ class FaultInjector:
         worker = self._server.worker
         if fault.kind == "flush_cache":
             for rank in worker.ranks:
-                rank.flush_cache()
+                rank.drop_unused_cache()
             return
         self._restarting = True
         worker.ready = False

@@ -28,6 +28,7 @@ class Generation:
         "finished_s",
         "first_token_s",
         "last_token_s",
+        "limit_tokens",
         "listener",
         "namespace",
         "on_end",
@@ -48,6 +49,7 @@ class Generation:
         plan: Plan,
         namespace: tuple[str | None, ...],
         rank: int,
+        limit_tokens: int,
         arrived_s: float,
         listener: Listener | None = None,
     ) -> None:
@@ -56,6 +58,7 @@ class Generation:
         self.plan = plan
         self.namespace = namespace
         self.rank = rank
+        self.limit_tokens = limit_tokens
         self.arrived_s = arrived_s
         self.listener = listener
         self.on_end: Listener | None = None

@@ -82,13 +82,16 @@ def _of_rank(endpoint: str, rank: int) -> str:
     return f"{base}:{int(port) + rank}"
 
 
-def block_hashes(tokens: Sequence[int], page_size: int, seed: bytes | None) -> list[bytes]:
-    """SGLang's chain: SHA-256 of the parent's digest (or `seed`, or nothing) and the page's ids as 32-bit integers."""
+def block_hashes(pages: Sequence[Any], seed: bytes | None) -> list[bytes]:
+    """SGLang's chain: SHA-256 of the parent's digest (or `seed`, or nothing) and the page's ids as 32-bit integers.
+
+    A page is a token id (page size 1) or a tuple of ids.
+    """
     digests: list[bytes] = []
     prior = seed or b""
-    for start in range(0, len(tokens), page_size):
-        page = tokens[start : start + page_size]
-        prior = hashlib.sha256(prior + struct.pack(f"<{len(page)}I", *page)).digest()
+    for page in pages:
+        data = page.to_bytes(4, "little") if isinstance(page, int) else struct.pack(f"<{len(page)}I", *page)
+        prior = hashlib.sha256(prior + data).digest()
         digests.append(prior)
     return digests
 
@@ -149,6 +152,12 @@ class KvPublisher:
                 last["token_ids"] += event["token_ids"]
                 return
         self._events.append(event)
+
+    def restart(self) -> None:
+        """Forgets everything and counts from zero, as a new process would."""
+        self._events = []
+        self._sent.clear()
+        self._sequence = 0
 
     def flush(self) -> None:
         """Sends the collected events. A full queue of the socket drops them, as PUB does."""

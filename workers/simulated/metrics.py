@@ -116,6 +116,10 @@ class WorkerMetrics:
             "num_pages": [capacity // self._options.page_size for _ in loads],
             "context_len": [self._options.context_length for _ in loads],
         }
+        lines.append("# TYPE simulated_lag_seconds gauge")  # the one name that is not SGLang's
+        lines += [
+            f"simulated_lag_seconds{{{label}}} {rank.lag_s}" for label, rank in zip(labels, worker.ranks, strict=True)
+        ]
         for name, values in gauges.items():
             lines.append(f"# TYPE sglang:{name} gauge")
             lines += [f"sglang:{name}{{{label}}} {value}" for label, value in zip(labels, values, strict=True)]

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from workers.simulated.cost_model import H200_QWEN3_8B, CostModel
 from workers.simulated.errors import BadOption
 from workers.simulated.faults import FaultSchedule, read_faults
 from workers.simulated.kv_events import KvEventsConfig
@@ -38,7 +39,7 @@ class Options:
     chunked_prefill_tokens: int = 8192
     schedule_policy: str = "fcfs"
     context_length: int = 131_072
-    cost_model: object | None = None
+    cost_model: CostModel = H200_QWEN3_8B
     speed: float = 1.0
     seed: int = 0
     api_key: str | None = None
@@ -83,7 +84,8 @@ class Options:
     @property
     def max_request_tokens(self) -> int:
         """Longest prompt and answer together, as SGLang bounds it: the context, or all of the KV cache."""
-        return min(self.context_length - 1, self.kv_capacity_tokens - 1)
+        pages = self.kv_capacity_tokens // self.page_size
+        return min(self.context_length, pages * self.page_size) - 1
 
     @property
     def max_prompt_tokens(self) -> int:

@@ -8,17 +8,23 @@ is published when the step ends. Not here: what the tokens are (writer), HTTP.
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from typing import Any
 
+from workers.simulated.engine import Engine, StepKind, StepResult
+from workers.simulated.engine_config import EngineConfig
 from workers.simulated.generation import Generation
 from workers.simulated.kv_events import KvPublisher
+from workers.simulated.kv_watcher import KvWatcher
 from workers.simulated.metrics import RankMetrics
 from workers.simulated.options import Options
-from workers.simulated.provisional_engine import Engine, EngineConfig, EngineRequest, StepResult
+from workers.simulated.request import EngineRequest
 
-THROUGHPUT_WINDOW_S = 1.0
-"""Generation throughput is measured over at least this long, in modelled time."""
+LAG_WARNING_S = 1.0
+LAG_WARNING_EVERY_S = 10.0
+
+log = logging.getLogger("workers.simulated")
 
 
 class Rank:
@@ -34,7 +40,7 @@ class Rank:
         self._frozen_load: dict[str, Any] | None = None
         self.last_output_s = float("-inf")
         self.lag_s = 0.0
-        self._throughput = 0.0
+        self._next_warning_s = 0.0
         self._engine = self._new_engine()
 
     def _new_engine(self) -> Engine:
@@ -46,7 +52,9 @@ class Rank:
             chunked_prefill_tokens=options.chunked_prefill_tokens,
             schedule_policy=options.schedule_policy,
         )
-        return Engine(config, options.cost_model)
+        watcher = KvWatcher(self._metrics, options.page_size, self._publisher)
+        watcher.cleared()  # SGLang's first event
+        return Engine(config, options.cost_model, listener=watcher)
 
     def _model_time(self, wall_s: float) -> float:
         """The modelled time at a moment of the monotonic clock."""
@@ -60,15 +68,15 @@ class Rank:
     def submit(self, generation: Generation) -> None:
         """Hands a generation to the engine; it joins the next step."""
         self._generations[generation.rid] = generation
-        self._engine.submit(
-            EngineRequest(
-                rid=generation.rid,
-                prompt=generation.prompt,
-                output=generation.plan.tokens,
-                namespace=generation.namespace,
-            ),
-            self._model_time(time.monotonic()),
+        request = EngineRequest.of_tokens(
+            rid=generation.rid,
+            prompt=generation.prompt,
+            output=generation.plan.tokens,
+            page_size=self._options.page_size,
+            namespace=generation.namespace,
+            max_new_tokens=generation.limit_tokens,
         )
+        self._engine.submit(request, self._model_time(time.monotonic()))
         self._wake.set()
 
     def abort(self, generation: Generation) -> None:
@@ -80,13 +88,25 @@ class Rank:
         reason = {"type": "abort", "message": "Aborted", "status_code": None, "err_type": None}
         generation.finish(reason, time.monotonic())
 
-    def flush_cache(self) -> None:
-        """Empties the cache of everything that no request uses."""
-        self._engine.flush_cache()
+    def flush_cache(self) -> bool:
+        """Empties the cache. False, and nothing happens, while something runs or waits, as in SGLang."""
+        flushed = self._engine.flush_cache()
+        self._send_events()
+        return flushed
+
+    def drop_unused_cache(self) -> None:
+        """A fault: empties the cache of all that no request uses, whatever runs."""
+        if not self.flush_cache():
+            cache = self._engine.memory.cache
+            cache.evict(cache.evictable_pages)
+            self._send_events()
 
     def restart(self) -> None:
         """A new, empty engine. The caller has aborted what ran on the old one."""
+        if self._publisher is not None:
+            self._publisher.restart()
         self._engine = self._new_engine()
+        self._send_events()
 
     def freeze_load(self, *, frozen: bool) -> None:
         """A fault: `load` keeps its present answer until thawed."""
@@ -101,49 +121,64 @@ class Rank:
             return self._frozen_load
         options = self._options
         load = self._engine.load()
-        used, waiting = int(load["used_tokens"]), int(load["waiting_uncached_tokens"])
-        usage = round(used / options.kv_capacity_tokens, 4)
-        running = int(load["running"])
+        total = load.used_tokens + load.waiting_tokens
         return {
-            "num_running_reqs": running,
-            "num_waiting_reqs": int(load["waiting"]),
-            "num_waiting_uncached_tokens": waiting,
-            "num_used_tokens": used,
-            "num_total_tokens": used + waiting,
-            "num_active_tokens": used + waiting,
+            "num_running_reqs": load.running,
+            "num_waiting_reqs": load.waiting,
+            "num_waiting_uncached_tokens": load.waiting_uncached_tokens,
+            "num_used_tokens": load.used_tokens,
+            "num_total_tokens": total,
+            "num_active_tokens": total,
             "num_prealloc_ready_tokens": 0,
             "max_total_num_tokens": options.kv_capacity_tokens,
             "max_running_requests": options.max_running_requests,
-            "token_usage": usage,
-            "gen_throughput": round(self._throughput, 2),
-            "cache_hit_rate": 0.0,
-            "utilization": round(max(usage, running / options.max_running_requests), 4),
-            "total_prefill_uncached_tokens": 0,
-            "total_prefill_busy_us": 0,
+            "token_usage": round(load.token_usage, 4),
+            "gen_throughput": round(load.gen_throughput * options.speed, 2),
+            "cache_hit_rate": round(load.cache_hit_rate, 4),
+            "utilization": 0.0,
+            "total_prefill_uncached_tokens": load.total_prefill_uncached_tokens,
+            "total_prefill_busy_us": int(load.total_prefill_busy_s / options.speed * 1e6),
             "decode_moments": None,
         }
 
     async def run(self) -> None:
         """Steps the engine for ever."""
+        self._send_events()
         deadline_s = time.monotonic()
         while True:
             if not self._generations:
                 self._wake.clear()
                 await self._wake.wait()
                 deadline_s = time.monotonic()
+            started_s = deadline_s
             result = self._engine.step(self._model_time(deadline_s))
             deadline_s += result.duration_s / self._options.speed
             await asyncio.sleep(max(0.0, deadline_s - time.monotonic()))
-            self.lag_s = time.monotonic() - deadline_s
-            self._publish(result, time.monotonic())
+            now_s = time.monotonic()
+            self._note_lag(now_s - deadline_s, now_s)
+            self._publish(result, started_s, now_s)
 
-    def _publish(self, result: StepResult, now_s: float) -> None:
-        """Tells the listeners of everything that has advanced."""
+    def _note_lag(self, lag_s: float, now_s: float) -> None:
+        """Keeps how late the last step ended, and says so when this machine cannot keep up with the modelled GPU."""
+        self.lag_s = lag_s
+        if lag_s > LAG_WARNING_S and now_s >= self._next_warning_s:
+            self._next_warning_s = now_s + LAG_WARNING_EVERY_S
+            log.warning("rank %d is %.1f s behind the GPU it models; its times are too long now", self._index, lag_s)
+
+    def _publish(self, result: StepResult, started_s: float, now_s: float) -> None:
+        """Tells the listeners of everything that has advanced in a step."""
+        self._send_events()
+        for rid in result.retracted:
+            if rid in self._generations:
+                self._generations[rid].retractions += 1
         for output in result.outputs:
             generation = self._generations.get(output.rid)
             if generation is None:
                 continue  # aborted while the step ran
-            generation.cached_tokens = output.cached_tokens
+            if output.first:
+                generation.cached_tokens = output.cached_tokens
+                generation.queue_s = max(0.0, started_s - generation.arrived_s)
+                self._metrics.queue_s.observe(generation.queue_s)
             generation.produced += output.new_tokens
             if output.new_tokens:
                 self._metrics.tokens(generation, output.new_tokens, now_s)
@@ -156,4 +191,9 @@ class Rank:
                 generation.finish(generation.plan.finish_reason, now_s)
             elif generation.listener is not None:
                 generation.listener(generation)
-        self.last_output_s = now_s
+        if result.kind is not StepKind.IDLE:
+            self.last_output_s = now_s
+
+    def _send_events(self) -> None:
+        if self._publisher is not None:
+            self._publisher.flush()

@@ -196,6 +196,7 @@ class SimulatedWorker:
             plan=self.writer.plan(prompt, sampling, choice, limit, fixed),
             namespace=namespace,
             rank=rank,
+            limit_tokens=limit if sampling.max_new_tokens is None else min(limit, sampling.max_new_tokens),
             arrived_s=time.monotonic(),
             listener=listener,
         )
