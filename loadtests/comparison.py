@@ -13,13 +13,15 @@ from typing import Protocol, TypeAlias
 
 import httpx
 
+from loadtests.answer import Answer
 from loadtests.block_text import BlockTexts
-from loadtests.drive import Drive, Pace, settle_cached_tokens
+from loadtests.drive import Drive, Pace
 from loadtests.endpoint import served_model, worker_ids
 from loadtests.fleet import FleetPlan, LocalFleet
 from loadtests.load_request import LoadRequest
 from loadtests.measures import Objective, RequestResult, Summary, summarize
-from loadtests.stream_client import Answer, ChatClient, client_session
+from loadtests.results import settle_cached_tokens
+from loadtests.stream_client import ChatClient, client_session
 from loadtests.traces import BlockRequest, Trace
 
 

@@ -9,31 +9,13 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
-from typing import Generic, Protocol, TypeVar
+from dataclasses import dataclass
+from typing import Generic, TypeVar
 
+from loadtests.answer import Answer
 from loadtests.clock import Clock, Sleep
 from loadtests.measures import RequestResult
-from loadtests.stream_client import Answer
-
-
-class Timed(Protocol):
-    """What pacing needs to know of a request; LoadRequest and BlockRequest have it."""
-
-    @property
-    def session_id(self) -> str | None:
-        """None: a session of its own."""
-        ...
-
-    @property
-    def turn(self) -> int: ...
-    @property
-    def arrival_s(self) -> float: ...
-    @property
-    def gap_s(self) -> float: ...
-    @property
-    def workload(self) -> str: ...
-
+from loadtests.results import Timed, result_of
 
 _Request = TypeVar("_Request", bound=Timed)
 Call = Callable[[_Request, str], Awaitable[Answer]]
@@ -98,22 +80,13 @@ class Drive(Generic[_Request]):
             self._record(name, turn, due_s, answer)
 
     def _record(self, name: str, turn: _Request, due_s: float, answer: Answer) -> None:
-        speed = self._pace.speed
-        result = RequestResult(
-            session_id=name,
-            turn=turn.turn,
-            workload=turn.workload,
-            start_s=(answer.sent_s - self._start_s) * speed,
-            lag_s=max(0.0, answer.sent_s - due_s) * speed,
-            ttft_s=None if answer.ttft_s is None else answer.ttft_s * speed,
-            gaps_s=answer.gaps_s if speed == 1 else tuple(gap * speed for gap in answer.gaps_s),
-            e2e_s=answer.e2e_s * speed,
-            prompt_tokens=None if answer.usage is None else answer.usage.prompt_tokens,
-            cached_tokens=answer.cached_tokens,
-            completion_tokens=None if answer.usage is None else answer.usage.completion_tokens,
-            worker=answer.worker,
-            error=answer.error,
-            error_detail=answer.error_detail,
+        result = result_of(
+            turn,
+            answer,
+            name,
+            start_s=answer.sent_s - self._start_s,
+            lag_s=max(0.0, answer.sent_s - due_s),
+            speed=self._pace.speed,
         )
         self.results.append(result)
         if self._on_result is not None:
@@ -138,19 +111,3 @@ def _sessions(requests: Iterable[_Request]) -> list[tuple[str, list[_Request]]]:
         name = f"request-{index}" if request.session_id is None else request.session_id
         sessions.setdefault(name, []).append(request)
     return list(sessions.items())
-
-
-def settle_cached_tokens(results: Sequence[RequestResult]) -> list[RequestResult]:
-    """Results in which a missing count of cached tokens is zero, if any answer of the run carries one.
-
-    SGLang with --enable-cache-report leaves the count out where nothing was cached; without the flag it never gives
-    one, and then the counts stay unknown.
-    """
-    if not any(result.cached_tokens is not None for result in results):
-        return list(results)
-    return [
-        replace(result, cached_tokens=0)
-        if result.prompt_tokens is not None and result.cached_tokens is None
-        else result
-        for result in results
-    ]

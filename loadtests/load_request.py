@@ -1,6 +1,6 @@
 """One chat call to send: what every workload generator and text trace yields, and every driver consumes.
 
-A frozen record and its spelling as an OpenAI body. Not here: sending (stream_client.py), pacing (drive.py).
+A frozen record and its spelling as an OpenAI call. Not here: sending (stream_client.py), pacing (drive.py).
 """
 
 from __future__ import annotations
@@ -10,6 +10,18 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 Json: TypeAlias = Mapping[str, object]
+
+CHAT_PATH = "/v1/chat/completions"
+WORKER_HEADER = "x-trieway-worker"
+"""Response header in which a Trieway router says which worker served."""
+
+
+def chat_headers(session_id: str | None) -> dict[str, str]:
+    """Request headers of a call: they ask a Trieway router to say who served, and name the conversation."""
+    headers = {"content-type": "application/json", "x-trieway-explain": "1"}
+    if session_id is not None:
+        headers["x-session-id"] = session_id
+    return headers
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,10 +6,10 @@ from typing import Any, TypeAlias
 
 import pytest
 
+from loadtests.answer import Answer
 from loadtests.chat_events import Usage
-from loadtests.drive import Drive, Pace, settle_cached_tokens
+from loadtests.drive import Drive, Pace
 from loadtests.measures import ErrorKind, RequestResult
-from loadtests.stream_client import Answer
 from loadtests.traces import BlockRequest
 
 Clock: TypeAlias = Callable[[], float]
@@ -99,12 +99,3 @@ def test_results_stay_when_the_run_is_cancelled(run_jumping: Run) -> None:
         return drive.results
 
     assert [one.session_id for one in run_jumping(work)] == ["a"]
-
-
-def test_a_missing_cached_count_is_zero_only_if_some_answer_carries_one() -> None:
-    def one(prompt: int | None, cached: int | None) -> RequestResult:
-        return RequestResult(session_id="", turn=0, start_s=0, e2e_s=1, prompt_tokens=prompt, cached_tokens=cached)
-
-    silent = [one(5, None), one(None, None)]
-    assert settle_cached_tokens(silent) == silent
-    assert [r.cached_tokens for r in settle_cached_tokens([*silent, one(5, 3)])] == [0, None, 3]

@@ -7,10 +7,11 @@ from typing import Any
 import pytest
 from aiohttp import web
 
+from loadtests.answer import Answer
 from loadtests.chat_events import Usage, UsageDetails
 from loadtests.load_request import LoadRequest
 from loadtests.measures import ErrorKind
-from loadtests.stream_client import Answer, ChatClient, client_session
+from loadtests.stream_client import ChatClient, client_session
 
 REQUEST = LoadRequest(session_id="s", turn=0, arrival_s=0.0, messages=[{"role": "user", "content": "x"}], max_tokens=5)
 
