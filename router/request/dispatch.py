@@ -91,7 +91,7 @@ class Dispatcher:
         except asyncio.CancelledError:
             progress.failed(ClientGone("The client hung up."))
             raise
-        except Exception as error:  # noqa: BLE001  a bug of ours: the client must hear of it, and so must we
+        except Exception as error:  # a bug of ours: the client must hear of it, and so must we
             log.exception("request %s failed inside the router", raw.request_id)
             failure = InternalError(f"The router failed: {type(error).__name__}. Request id {raw.request_id}.")
             progress.failed(failure)

@@ -87,7 +87,7 @@ class ModelCalls:
         """The whole body; None when the client left. Raises BodyTooLarge before reading what is declared too large."""
         limit = self._max_body_bytes
         if declared is not None and declared.isdigit() and int(declared) > limit:
-            raise BodyTooLarge(f"The body of {int(declared):,} bytes is over the limit of {limit:,} (--max-body-bytes).")
+            raise BodyTooLarge(f"The body is {int(declared):,} bytes, over the limit of {limit:,} (--max-body-bytes).")
         pieces: list[bytes] = []
         size = 0
         while True:

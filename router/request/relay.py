@@ -13,8 +13,8 @@ from dataclasses import dataclass
 
 from router.clock import Clock
 from router.errors import StreamCut, WorkerError, WorkerHungUp
-from router.request.forward import Answer, RawHeaders
-from router.request.reply import Reply
+from router.request.forward import Answer
+from router.request.reply import RawHeaders, Reply
 from router.request.usage import Usage, usage_of_body, usage_of_events
 
 WHOLE_BODY_BYTES = 4 * 2**20

@@ -1,4 +1,4 @@
-"""The client's side of one request, and how an error is told to it. Called by request.dispatch and request.endpoints."""
+"""The client's side of one request, and how an error is told to it. Called by dispatch and endpoints."""
 
 from __future__ import annotations
 
@@ -64,6 +64,6 @@ def error_event(endpoint: str, error: RouterError) -> bytes:
         detail = {"type": "api_error", "message": error.message}
         return b"event: error\ndata: " + msgspec.json.encode({"type": "error", "error": detail}) + b"\n\n"
     if endpoint == "/v1/responses":
-        detail = {"type": "error", "code": error.code, "message": error.message, "param": None}
-        return b"event: error\ndata: " + msgspec.json.encode(detail) + b"\n\n"
+        event: dict[str, str | None] = {"type": "error", "code": error.code, "message": error.message, "param": None}
+        return b"event: error\ndata: " + msgspec.json.encode(event) + b"\n\n"
     return b"data: " + error.body() + b"\n\n"

@@ -26,38 +26,38 @@ class Metrics:
 
     def __init__(self, fleet: Registry) -> None:
         self._prometheus = CollectorRegistry()
-        in_registry = {"registry": self._prometheus}
+        into = self._prometheus
         by_worker = ("policy", "worker")
         self._requests = Counter(
             "trieway_requests", "Requests ended, by how.", ("endpoint", "policy", "worker", "status", "error"),
-            **in_registry,
-        )  # fmt: skip
-        self._reasons = Counter(
-            "trieway_decisions", "Decisions, by reason.", ("policy", "worker", "reason"), **in_registry
+            registry=into,
         )
-        self._attempts = Counter("trieway_retries", "Attempts after the first.", ("policy",), **in_registry)
+        self._reasons = Counter(
+            "trieway_decisions", "Decisions, by reason.", ("policy", "worker", "reason"), registry=into
+        )
+        self._attempts = Counter("trieway_retries", "Attempts after the first.", ("policy",), registry=into)
         self._ttft = Histogram(
-            "trieway_ttft_seconds", "Arrival to first byte of the answer.", by_worker, buckets=SECONDS, **in_registry
+            "trieway_ttft_seconds", "Arrival to first byte of the answer.", by_worker, buckets=SECONDS, registry=into
         )
         self._e2e = Histogram(
-            "trieway_e2e_seconds", "Arrival to end of the answer.", by_worker, buckets=SECONDS, **in_registry
+            "trieway_e2e_seconds", "Arrival to end of the answer.", by_worker, buckets=SECONDS, registry=into
         )
         self._itl = Histogram(
             "trieway_itl_seconds", "Mean time between events of a stream.", by_worker, buckets=ITL_SECONDS,
-            **in_registry,
-        )  # fmt: skip
-        self._decision = Histogram(
-            "trieway_decision_seconds", "Time a policy took.", ("policy",), buckets=DECISION_SECONDS, **in_registry
+            registry=into,
         )
-        self._prompt = Counter("trieway_prompt_tokens", "Prompt tokens workers reported.", by_worker, **in_registry)
-        self._cached = Counter("trieway_cached_tokens", "Cached tokens workers reported.", by_worker, **in_registry)
+        self._decision = Histogram(
+            "trieway_decision_seconds", "Time a policy took.", ("policy",), buckets=DECISION_SECONDS, registry=into
+        )
+        self._prompt = Counter("trieway_prompt_tokens", "Prompt tokens workers reported.", by_worker, registry=into)
+        self._cached = Counter("trieway_cached_tokens", "Cached tokens workers reported.", by_worker, registry=into)
         self._completion = Counter(
-            "trieway_completion_tokens", "Completion tokens workers reported.", by_worker, **in_registry
+            "trieway_completion_tokens", "Completion tokens workers reported.", by_worker, registry=into
         )
         self._expected = Counter(
             "trieway_expected_cached_tokens", "Prefix match predicted, where cached tokens were reported.", by_worker,
-            **in_registry,
-        )  # fmt: skip
+            registry=into,
+        )
         self._prometheus.register(_FleetCollector(fleet))
 
     def observe(self, outcome: Outcome) -> None:

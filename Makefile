@@ -1,0 +1,30 @@
+# The commands of this project. CI calls exactly these.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: install up test check lock
+
+install: $(VENV)/.installed
+
+$(VENV)/.installed: requirements.lock pyproject.toml
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "Installing what Trieway needs into $(VENV) (a minute the first time) ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	@touch $@
+
+up: install
+	@exec $(BIN)/trieway up
+
+check: install
+	$(BIN)/ruff check router workers loadtests tests
+	$(BIN)/mypy
+
+test: install
+	$(BIN)/python -m pytest
+
+# After a change of the dependencies in pyproject.toml.
+lock:
+	uv pip compile pyproject.toml --extra dev --extra loadtest --universal --python-version 3.11 --generate-hashes \
+	  --no-emit-index-url --no-header --output-file requirements.lock

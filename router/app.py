@@ -1,0 +1,170 @@
+"""Composition root: configuration in, ASGI app out. The only file that builds objects.
+
+Model calls take the lean path (request.endpoints); everything else is FastAPI. Called by cli and by tests.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager
+from importlib.metadata import PackageNotFoundError, version
+from random import Random
+from typing import Any
+
+import httpx
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse, Response
+from starlette.exceptions import HTTPException
+
+from router.asgi import ASGIApp, Receive, Scope, Send
+from router.clock import Clock, monotonic
+from router.config import RouterConfig
+from router.errors import MethodNotAllowed, NoWorker, RouterError, UnknownPath
+from router.fleet.admin import admin_routes
+from router.fleet.health import HealthMonitor
+from router.fleet.registry import Registry
+from router.fleet.worker import WorkerState
+from router.policies import build_policy
+from router.request.dispatch import Dispatcher
+from router.request.endpoints import MODEL_CALLS, ModelCalls
+from router.request.forward import Forwarder
+from router.request.record import Recorder
+from router.telemetry.metrics import Metrics
+
+CONTROL_TIMEOUT_S = 10.0
+
+
+def trieway_version() -> str:
+    try:
+        return version("trieway")
+    except PackageNotFoundError:
+        return "0+unknown"
+
+
+def create_app(config: RouterConfig, clock: Clock = monotonic) -> ASGIApp:
+    """The router as an ASGI app. Raises ConfigError for what cannot be served. Two apps can live in one process."""
+    registry = Registry(clock)
+    policy = build_policy(config.policy, config.policies, Random(config.seed))
+    registry.listen(policy.observe)
+    metrics = Metrics(registry)
+    forwarder = Forwarder(config.forward)
+    recorder = Recorder(policy_name=config.policy, registry=registry, sinks=[metrics.observe], clock=clock)
+    dispatcher = Dispatcher(
+        config=config.dispatch,
+        key_config=config.prompt_key,
+        registry=registry,
+        policy=policy,
+        forwarder=forwarder,
+        recorder=recorder,
+        clock=clock,
+    )
+    for spec in config.worker:
+        name, url = split_worker(spec)
+        registry.add(url, name)
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        async with httpx.AsyncClient(timeout=CONTROL_TIMEOUT_S) as client, asyncio.TaskGroup() as tasks:
+            await forwarder.start()
+            running: set[asyncio.Task[None]] = set()
+
+            def spawn(work: Coroutine[Any, Any, None]) -> object:
+                task = tasks.create_task(work)
+                running.add(task)
+                task.add_done_callback(running.discard)
+                return task
+
+            monitor = HealthMonitor(config.health, registry, client, spawn)
+            for worker in registry.all():
+                monitor.watch(worker)
+            try:
+                yield
+            finally:
+                for task in list(running):
+                    task.cancel()
+                await forwarder.close()
+
+    control = _control_app(config, registry, metrics, clock, lifespan)
+    return _Split(ModelCalls(dispatcher, config.server.max_body_bytes, clock), control)
+
+
+def split_worker(spec: str) -> tuple[str | None, str]:
+    """`NAME=URL` or `URL` to (name, URL)."""
+    name, equals, url = spec.partition("=")
+    if equals and "/" not in name:
+        return name, url
+    return None, spec
+
+
+class _Split:
+    """Model calls one way, everything else the other."""
+
+    def __init__(self, model_calls: ModelCalls, control: ASGIApp) -> None:
+        self._model_calls = model_calls
+        self._control = control
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["path"] in MODEL_CALLS and scope["method"] == "POST":
+            await self._model_calls(scope, receive, send)
+        else:
+            await self._control(scope, receive, send)
+
+
+def _control_app(
+    config: RouterConfig, registry: Registry, metrics: Metrics, clock: Clock, lifespan: object
+) -> FastAPI:
+    app = FastAPI(title="Trieway", version=trieway_version(), lifespan=lifespan)  # type: ignore[arg-type]
+    app.include_router(admin_routes(registry, clock))
+    _answer_errors(app)
+
+    @app.get("/health")
+    async def health() -> dict[str, str]:
+        return {"status": "ok"}
+
+    @app.get("/ready")
+    async def ready() -> dict[str, object]:
+        count = sum(worker.state is WorkerState.READY for worker in registry.all())
+        if not count:
+            raise NoWorker("No worker is ready. See GET /workers for the reasons.", retry_after_s=1)
+        return {"status": "ready", "ready_workers": count, "workers": len(registry.all())}
+
+    @app.get("/metrics")
+    async def prometheus() -> Response:
+        return Response(metrics.render(), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+    @app.get("/version")
+    async def show_version() -> dict[str, str]:
+        return {"name": "trieway", "version": trieway_version(), "policy": config.policy}
+
+    @app.get("/v1/models")
+    async def models() -> dict[str, object]:
+        cards = {str(card.get("id")): card for worker in registry.all() for card in worker.model_cards}
+        return {"object": "list", "data": list(cards.values())}
+
+    return app
+
+
+def _answer_errors(app: FastAPI) -> None:
+    """Every error of the control routes in OpenAI's shape."""
+
+    def shaped(error: RouterError) -> Response:
+        headers = {"retry-after": str(error.retry_after_s)} if error.retry_after_s is not None else {}
+        return Response(error.body(), status_code=error.status, media_type="application/json", headers=headers)
+
+    @app.exception_handler(RouterError)
+    async def ours(request: Request, error: RouterError) -> Response:
+        if error.code == "config_error":  # a bad worker URL in an admin call is the client's
+            return JSONResponse(
+                {"error": {"message": error.message, "type": "invalid_request_error", "param": error.param,
+                           "code": "invalid_field", "source": "client"}},
+                status_code=400,
+            )  # fmt: skip
+        return shaped(error)
+
+    @app.exception_handler(HTTPException)
+    async def http(request: Request, error: HTTPException) -> Response:
+        path = request.url.path
+        if error.status_code == 405:
+            return shaped(MethodNotAllowed(f"{request.method} is not possible on {path}. See /docs."))
+        return shaped(UnknownPath(f"There is nothing at {path}. See /docs for the routes and /v1/models for models."))

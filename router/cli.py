@@ -1,0 +1,150 @@
+"""The command `trieway`: serve, up, policies, check-config, and what the other packages contribute.
+
+Flags are derived from the configuration's fields; each has an environment variable TRIEWAY_<FLAG>. The sibling
+packages' commands are found through entry points, so that the packages stay strangers.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any
+
+import click
+
+from router.app import create_app, trieway_version
+from router.config import RouterConfig, knobs, load_config
+from router.errors import RouterError
+from router.policies import POLICIES
+
+Overrides = dict[tuple[str, ...], Any]
+
+
+def config_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Adds --config and one option per configuration field to a click command."""
+    for knob in reversed(list(knobs())):
+        many = isinstance(knob.default, tuple)
+        default = ", ".join(map(str, knob.default)) if many else knob.default
+        shown = "" if default in (None, "") else f"  [default: {default}]"
+        command = click.option(
+            knob.flag,
+            "__".join(knob.path),
+            multiple=many,
+            default=None,
+            envvar="TRIEWAY_" + knob.flag[2:].replace("-", "_").upper(),
+            help=knob.help + shown,
+        )(command)
+    return click.option("--config", "config_file", type=click.Path(path_type=Path), help="TOML file of settings")(
+        command
+    )
+
+
+def read_config(config_file: Path | None, given: dict[str, Any]) -> RouterConfig:
+    """The configuration from file, environment and flags; a ConfigError becomes a one-line exit."""
+    overrides: Overrides = {
+        tuple(name.split("__")): list(value) if isinstance(value, tuple) else value
+        for name, value in given.items()
+        if value is not None and value != ()
+    }
+    try:
+        return load_config(config_file, overrides)
+    except RouterError as error:
+        raise click.ClickException(error.message) from error
+
+
+@click.command()
+@config_options
+def serve(config_file: Path | None, **given: Any) -> None:
+    """Run the router in front of the given workers."""
+    import uvicorn
+
+    from router.inbound import limited_protocol
+    from router.telemetry.logs import setup_logging
+
+    config = read_config(config_file, given)
+    setup_logging(config.server.log_level)
+    try:
+        app = create_app(config)
+    except RouterError as error:
+        raise click.ClickException(error.message) from error
+    uvicorn.run(
+        app,
+        host=config.server.host,
+        port=config.server.port,
+        http=limited_protocol(config.server.max_header_bytes),
+        log_config=None,
+        log_level=config.server.log_level,
+        access_log=False,
+        server_header=False,
+        date_header=False,
+        limit_concurrency=config.server.max_connections,
+        timeout_graceful_shutdown=int(config.server.shutdown_grace_s),
+    )
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="print JSON")
+def policies(as_json: bool) -> None:
+    """List the routing policies and their parameters."""
+    parameters = {
+        name: {
+            knob.path[2]: {"default": knob.default, "help": knob.help} for knob in knobs() if knob.path[1:2] == (name,)
+        }
+        for name in POLICIES
+    }
+    if as_json:
+        rows = {name: {"summary": row.summary, "parameters": parameters[name]} for name, row in POLICIES.items()}
+        click.echo(json.dumps(rows, indent=2))
+        return
+    for name, row in POLICIES.items():
+        click.echo(f"{name:16} {row.summary}")
+        for key, about in parameters[name].items():
+            click.echo(f"{'':18}{key} = {about['default']}  ({about['help']})")
+
+
+@click.command("check-config")
+@config_options
+def check_config(config_file: Path | None, **given: Any) -> None:
+    """Check a configuration without starting anything."""
+    config = read_config(config_file, given)
+    try:
+        create_app(config)
+    except RouterError as error:
+        raise click.ClickException(error.message) from error
+    click.echo(f"ok: policy {config.policy}, {len(config.worker)} workers")
+
+
+@click.command()
+@click.option("--workers", default=4, show_default=True, type=click.IntRange(1, 64), help="simulated workers to start")
+@click.option("--port", default=8080, show_default=True, type=click.IntRange(1, 65_535), help="port of the router")
+@click.option("--worker-port", default=30_000, show_default=True, help="port of the first worker; the rest follow")
+@click.option("--policy", default="prefix_match", show_default=True, help="routing policy")
+def up(workers: int, port: int, worker_port: int, policy: str) -> None:
+    """Start simulated workers and the router, and stop them all on Ctrl-C."""
+    from router.up import run_up
+
+    sys.exit(run_up(workers=workers, port=port, worker_port=worker_port, policy=policy))
+
+
+commands: list[click.Command] = [serve, up, policies, check_config]
+
+
+@click.group()
+@click.version_option(trieway_version(), prog_name="trieway")
+def cli() -> None:
+    """Trieway: a cache-aware load-balancing router for SGLang."""
+
+
+def main() -> None:
+    """Entry point of `trieway`: gathers every package's commands and runs the one asked for."""
+    for point in entry_points(group="trieway.commands"):
+        for command in point.load():
+            cli.add_command(command)
+    cli()
+
+
+if __name__ == "__main__":
+    main()
