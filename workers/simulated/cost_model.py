@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import NamedTuple
 
 
@@ -20,7 +20,8 @@ class PrefillChunk(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CostModel:
-    """Parameters in seconds.
+    """Parameters in seconds. Raises ValueError, naming the field, for one that is negative or not finite, and for steps
+    that take no time at all.
 
     A prefill step takes `prefill_step_s`, plus `prefill_token_s` for each new token, plus attention. Attention of new
     tokens among themselves costs `prefill_attention_s` for each pair (half of the square). Attention to the context
@@ -42,6 +43,13 @@ class CostModel:
     hardware: str = ""
     sglang_version: str = ""
     source: str = ""
+
+    def __post_init__(self) -> None:
+        for name in PARAMETERS:
+            value = getattr(self, name)
+            least = "above 0" if name in _STEPS else "at least 0"
+            if not math.isfinite(value) or value < 0 or (value == 0 and name in _STEPS):
+                raise ValueError(f"{name} must be a finite number of seconds, {least}, got {value}")
 
     def prefill_s(self, chunks: Iterable[PrefillChunk]) -> float:
         """Seconds of one prefill step over `chunks`, one per request."""
@@ -80,6 +88,10 @@ class CostModel:
             return steps - 1  # rounding
         return steps
 
+
+PARAMETERS = tuple(field.name for field in fields(CostModel) if field.name.endswith("_s"))
+"""The names of the parameters that are seconds; the other fields say where they come from."""
+_STEPS = ("prefill_step_s", "decode_step_base_s")
 
 H200_QWEN3_8B = CostModel(
     prefill_step_s=0.01131,
