@@ -18,11 +18,11 @@ def limited_protocol(max_header_bytes: int) -> type[HttpToolsProtocol]:
 
     class LimitedProtocol(HttpToolsProtocol):
         _header_bytes = 0
+        _unparsed_bytes = 0
         _in_headers = True
 
         def on_message_begin(self) -> None:
             self._header_bytes = 0
-            self._in_headers = True
             super().on_message_begin()
 
         def on_url(self, url: bytes) -> None:
@@ -35,19 +35,35 @@ def limited_protocol(max_header_bytes: int) -> type[HttpToolsProtocol]:
 
         def on_headers_complete(self) -> None:
             self._in_headers = False
-            if self._header_bytes <= max_header_bytes:
-                super().on_headers_complete()
+            if self._header_bytes > max_header_bytes:
+                raise ValueError("headers too large")  # the parser stops and send_400_response says why
+            super().on_headers_complete()
+
+        def on_message_complete(self) -> None:
+            self._in_headers = True
+            self._unparsed_bytes = 0
+            super().on_message_complete()
 
         def data_received(self, data: bytes) -> None:
+            if self._in_headers:
+                self._unparsed_bytes += len(data)
             super().data_received(data)
-            if self._header_bytes > max_header_bytes and not self.transport.is_closing():
-                self._refuse(HeadersTooLarge(
-                    f"The request line and headers are over the limit of {max_header_bytes:,} bytes "
-                    "(--max-header-bytes)."
-                ))  # fmt: skip
+            if self._in_headers and self._unparsed_bytes > max_header_bytes and not self.transport.is_closing():
+                self._refuse_headers()
 
         def send_400_response(self, msg: str) -> None:
-            self._refuse(InvalidBody(f"This is not a valid HTTP/1.1 request: {msg}"))
+            if self._header_bytes > max_header_bytes:
+                self._refuse_headers()
+            else:
+                self._refuse(InvalidBody(f"This is not a valid HTTP/1.1 request: {msg}"))
+
+        def _refuse_headers(self) -> None:
+            self._refuse(
+                HeadersTooLarge(
+                    f"The request line and headers are over the limit of {max_header_bytes:,} bytes "
+                    "(--max-header-bytes)."
+                )
+            )
 
         def _count(self, size: int) -> None:
             self._header_bytes += size
