@@ -17,6 +17,8 @@ from workers.simulated.tokenizer import Tokenizer
 
 MEDIA_TOKENS = {"image_url": 256, "video_url": 1024, "audio_url": 128, "input_audio": 128}
 """Placeholder tokens for a media part: of the order of current vision models (Qwen2-VL: 256 for 448x448)."""
+PART_TYPES = frozenset({"text", "thinking", "reasoning", "tool_reference", *MEDIA_TOKENS})
+"""The content parts that SGLang 0.5.21 knows."""
 _MEDIA_LEAD = 0xF9  # first byte of every media token; no UTF-8 text contains it
 
 Message = Mapping[str, Any]

@@ -11,7 +11,7 @@ from typing import Any
 
 from workers.simulated import tool_calls
 from workers.simulated.calls import Call, namespaces_of, rank_of, rids_of, sampling_of
-from workers.simulated.chat_template import render_chat
+from workers.simulated.chat_template import PART_TYPES, render_chat
 from workers.simulated.errors import BadRequest
 from workers.simulated.generation import Generation
 from workers.simulated.openai_stream import TextStream, unix_time, usage_of, weight_versions
@@ -185,9 +185,18 @@ def _check_chat(body: ChatRequest) -> None:
         content = message.get("content")
         if not (content is None or isinstance(content, str | list)) or (role == "user" and content is None):
             raise BadRequest("'content' must be a string or a list of content parts", kind="Bad Request")
+        if isinstance(content, list):
+            _check_parts(content)
     if body.logprobs:
         raise BadRequest(_NO_LOGPROBS)
     tool_calls.check(body)
+
+
+def _check_parts(parts: Sequence[object]) -> None:
+    for part in parts:
+        kind = part.get("type") if isinstance(part, dict) else None
+        if kind not in PART_TYPES:
+            raise BadRequest(f"unknown type of content part: {kind!r}", kind="Bad Request")
 
 
 _NO_LOGPROBS = "The simulated worker has no log-probabilities to return; leave logprobs out."

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from workers.simulated.cost_file import read_cost_model
 from workers.simulated.cost_model import H200_QWEN3_8B, CostModel
 from workers.simulated.errors import BadOption
 from workers.simulated.faults import FaultSchedule, read_faults
@@ -125,7 +126,9 @@ def read_options(given: Mapping[str, Any]) -> tuple[Options, FaultSchedule]:
     values = dict(given)
     faults_file: Path | None = values.pop("faults")
     kv_events: str | None = values.pop("kv_events_config")
-    values.pop("cost_model")
+    cost_file: Path | None = values.pop("cost_model")
+    if cost_file is not None:
+        values["cost_model"] = read_cost_model(cost_file)
     schedule = read_faults(faults_file) if faults_file is not None else FaultSchedule()
     config = KvEventsConfig.parse(kv_events) if kv_events is not None else None
     return Options(**values, kv_events=config).validated(), schedule

@@ -7,6 +7,7 @@ streaming nor stop strings need a detokenizer. Called by the API modules. Not he
 
 from __future__ import annotations
 
+import functools
 import random
 import struct
 from collections.abc import Sequence
@@ -74,6 +75,32 @@ class Plan:
         return self.text[: token_count * BYTES_PER_TOKEN]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Book:
+    """The ring of words: `text`, its `tokens`, and the tokens at which a word begins."""
+
+    text: str
+    tokens: Sequence[int]
+    starts: Sequence[int]
+
+
+@functools.lru_cache(maxsize=8)
+def _book(seed: int) -> _Book:
+    rng = random.Random(seed)
+    three, seven = _THREE.split(), _SEVEN.split()
+    pieces: list[str] = []
+    starts: list[int] = []
+    while len(pieces) < BOOK_TOKENS:
+        starts.append(len(pieces))
+        if rng.random() < 0.4:
+            pieces.append(rng.choice(three) + " ")
+        else:
+            word = rng.choice(seven) + " "
+            pieces += [word[:4], word[4:]]
+    text = "".join(pieces[:BOOK_TOKENS])
+    return _Book(text=text, tokens=Tokenizer().encode(text), starts=starts)
+
+
 class Writer:
     """Plans answers. Two writers with the same arguments plan the same answers."""
 
@@ -86,20 +113,7 @@ class Writer:
         self._seed = seed
         self._natural_tokens = natural_tokens
         self._stop_early = stop_early
-        rng = random.Random(seed)
-        three, seven = _THREE.split(), _SEVEN.split()
-        pieces: list[str] = []
-        self._starts: list[int] = []
-        while len(pieces) < BOOK_TOKENS:
-            self._starts.append(len(pieces))
-            if rng.random() < 0.4:
-                pieces.append(rng.choice(three) + " ")
-            else:
-                word = rng.choice(seven) + " "
-                pieces += [word[:4], word[4:]]
-        del pieces[BOOK_TOKENS:]
-        self._text = "".join(pieces)
-        self._tokens = tokenizer.encode(self._text)
+        self._book = _book(seed)
 
     def plan(
         self, prompt: Sequence[int], sampling: Sampling, choice: int, limit: int, fixed: str | None = None
@@ -120,7 +134,7 @@ class Writer:
             natural = self._natural_length(draw, sampling)
             ends = not sampling.ignore_eos and natural <= maximum
             count = natural - 1 if ends else maximum
-            tokens, text = self._read(self._starts[draw % len(self._starts)], count)
+            tokens, text = self._read(self._book.starts[draw % len(self._book.starts)], count)
             if ends:
                 tokens.append(EOS_ID)
             complete = ends
@@ -138,8 +152,8 @@ class Writer:
         texts: list[str] = []
         while count > 0:
             taken = min(count, BOOK_TOKENS - start)
-            tokens += self._tokens[start : start + taken]
-            texts.append(self._text[start * BYTES_PER_TOKEN : (start + taken) * BYTES_PER_TOKEN])
+            tokens += self._book.tokens[start : start + taken]
+            texts.append(self._book.text[start * BYTES_PER_TOKEN : (start + taken) * BYTES_PER_TOKEN])
             count -= taken
             start = 0
         return tokens, "".join(texts)

@@ -168,3 +168,70 @@ async def test_a_port_in_use_is_refused_at_start() -> None:
             KvPublisher(config, 0)
     finally:
         first.close()
+
+
+async def test_a_worker_publishes_what_its_cache_stores_evicts_and_clears(start_worker: Any) -> None:
+    port, page = free_port(), 4
+    config = KvEventsConfig(publisher="zmq", endpoint=f"tcp://*:{port}")
+    context = zmq.asyncio.Context()
+    receiver = context.socket(zmq.SUB)
+    receiver.connect(f"tcp://127.0.0.1:{port + 1}")
+    receiver.subscribe(b"")
+    known: dict[int, list[int]] = {}
+
+    async def events() -> list[dict[str, Any]]:
+        async with asyncio.timeout(5):
+            batch: list[dict[str, Any]] = msgspec.msgpack.decode((await receiver.recv_multipart())[2])[1]
+        for event in batch:
+            if event["type"] == "BlockStored":
+                tokens = event["token_ids"]
+                assert len(tokens) == page * len(event["block_hashes"])
+                for number, block in enumerate(event["block_hashes"]):
+                    known[block] = tokens[page * number : page * (number + 1)]
+            elif event["type"] == "BlockRemoved":
+                for block in event["block_hashes"]:
+                    del known[block]
+            else:
+                known.clear()
+        return batch
+
+    try:
+        async with start_worker(kv_events=config, page_size=page, kv_capacity_tokens=64, dp_size=2) as worker:
+            description = (await worker.get("/server_info")).json()["kv_events"]
+            assert description["endpoint_port_base"] == port
+            assert (description["block_size"], description["dp_size"]) == (page, 2)
+
+            async def send(ids: list[int], **fields: Any) -> None:
+                params = {"max_new_tokens": 1}
+                body = {"input_ids": ids, "sampling_params": params, "routed_dp_rank": 1, **fields}
+                assert (await worker.post("/generate", body)).status_code == 200
+
+            async with asyncio.timeout(5):  # until the subscription has arrived
+                while not await receiver.poll(20):
+                    await worker.get("/flush_cache")
+            while await receiver.poll(50):
+                await receiver.recv_multipart()
+            await send(list(range(1, 10)))
+            (stored_event,) = await events()
+            assert stored_event["token_ids"] == list(range(1, 9))
+            assert stored_event["parent_block_hash"] is None
+            hashes = [event_hash(digest) for digest in block_hashes([(1, 2, 3, 4), (5, 6, 7, 8)], None)]
+            assert stored_event["block_hashes"] == hashes
+            await send([*range(1, 9), 20, 21, 22, 23, 24])
+            (follower,) = await events()
+            assert (follower["parent_block_hash"], follower["token_ids"]) == (hashes[-1], [20, 21, 22, 23])
+            await send(list(range(1, 10)), cache_salt="s")
+            (salted,) = await events()
+            assert salted["cache_salt"] == "s"
+            assert not set(salted["block_hashes"]) & set(hashes)
+            await send(list(range(100, 150)))  # takes all but a little of the cache: the others must go
+            kinds = {event["type"] for event in await events()}
+            assert kinds == {"BlockRemoved", "BlockStored"}
+            assert len(known) * page <= 64
+            assert {token for tokens in known.values() for token in tokens} >= set(range(100, 148))
+            await worker.get("/flush_cache")
+            assert [event["type"] for event in await events()] == ["AllBlocksCleared"]
+            assert not known
+    finally:
+        receiver.close(linger=0)
+        context.term()

@@ -189,6 +189,8 @@ async def test_a_json_schema_is_obeyed(worker: Any) -> None:
         ({"messages": [{"role": "bogus", "content": "x"}]}, None, "Bad Request"),
         ({"messages": [{"role": "user", "content": 5}]}, None, "Bad Request"),
         ({"messages": [{"role": "user", "content": None}]}, None, "Bad Request"),
+        ({"messages": [{"role": "user", "content": [{"type": "bogus"}]}]}, None, "Bad Request"),
+        ({"messages": [{"role": "user", "content": ["text"]}]}, None, "Bad Request"),
         ({"max_tokens": "many"}, None, "Bad Request"),
         ({"logprobs": True}, None, "BadRequestError"),
         ({"model": "m:adapter"}, None, "BadRequestError"),
