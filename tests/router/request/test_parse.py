@@ -1,0 +1,65 @@
+"""Bad bodies get one clear error each; what a worker may understand passes."""
+
+from __future__ import annotations
+
+import pytest
+
+from router.errors import ClientError, InvalidBody, InvalidField
+from router.request.parse import NEEDS, ParsedRequest, parse
+
+CHAT = "/v1/chat/completions"
+GOOD = b'{"messages": [{"role": "user", "content": "hi"}]'
+
+
+def parsed(body: bytes, path: str = CHAT, **headers: str) -> ParsedRequest:
+    return parse(path, body, {name.replace("_", "-"): value for name, value in headers.items()}, "x-session-id")
+
+
+@pytest.mark.parametrize("body", [b"", b"  ", b"nope", b"[]", b"1", b"\xff\xfe\xfa", b"[" * 100_000])
+def test_what_is_no_json_object_is_refused(body: bytes) -> None:
+    with pytest.raises(InvalidBody):
+        parsed(body)
+
+
+@pytest.mark.parametrize(
+    ("body", "param"),
+    [
+        (b"{}", "messages"),
+        (b'{"messages": 5}', "messages"),
+        (b'{"messages": []}', "messages"),
+        (b'{"messages": [3]}', "messages[0]"),
+        (b'{"messages": [{"content": "x"}]}', "messages[0].role"),
+        (GOOD + b', "model": 7}', "model"),
+        (GOOD + b', "stream": "yes"}', "stream"),
+    ],
+)
+def test_a_wrong_field_is_named(body: bytes, param: str) -> None:
+    with pytest.raises(InvalidField) as caught:
+        parsed(body)
+
+    assert caught.value.param == param
+
+
+@pytest.mark.parametrize("path", NEEDS)
+def test_every_endpoint_says_what_it_needs(path: str) -> None:
+    with pytest.raises(ClientError):
+        parsed(b'{"model": "m"}', path)
+
+
+def test_unknown_fields_and_lenient_json_pass() -> None:
+    assert parsed(GOOD + b', "new_thing": {"x": [1]}, "temperature": NaN}').model is None
+
+
+def test_the_session_is_the_header_before_the_body() -> None:
+    body = GOOD + b', "user": "u"}'
+
+    assert parsed(body).session == "u"
+    assert parsed(body, x_session_id="s").session == "s"
+    assert parsed(GOOD + b"}").session is None
+
+
+@pytest.mark.parametrize(
+    "field", [b'"max_tokens": 9', b'"max_completion_tokens": 9', b'"sampling_params": {"max_new_tokens": 9}']
+)
+def test_the_output_limit_is_found_in_every_dialect(field: bytes) -> None:
+    assert parsed(GOOD + b", " + field + b"}").max_output_tokens == 9
