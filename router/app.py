@@ -165,6 +165,6 @@ def _answer_errors(app: FastAPI) -> None:
     @app.exception_handler(HTTPException)
     async def http(request: Request, error: HTTPException) -> Response:
         path = request.url.path
-        if error.status_code == 405:
+        if error.status_code == 405 or path in MODEL_CALLS:
             return shaped(MethodNotAllowed(f"{request.method} is not possible on {path}. See /docs."))
         return shaped(UnknownPath(f"There is nothing at {path}. See /docs for the routes and /v1/models for models."))
