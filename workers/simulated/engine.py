@@ -292,7 +292,11 @@ class Engine:
         )
 
     def _foldable(self, size: int, context: int, until_s: float) -> int:
-        """How many decode iterations can be done as one: until a finish, `until_s`, or memory runs out."""
+        """How many decode iterations can be done as one: until a finish, `until_s`, or memory runs out; only one where a
+        waiting request might be admitted after it.
+        """
+        if len(self._waiting) and not self._memory_full:
+            return 1
         most = self._batch.until_finish()
         most = min(most, self.cost_model.decode_steps_until(size, context, until_s)) if until_s < float("inf") else most
         available = self.memory.available_pages
