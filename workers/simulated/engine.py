@@ -152,6 +152,20 @@ class Engine:
                 return IDLE
             # Every decoding request had to go: the chunked request, or the head of the queue, can now run.
 
+    def quiet_s(self) -> float | None:
+        """Seconds that the next `step` would take without a horizon, if it only decodes: nothing comes out before, and
+        nothing that is submitted meanwhile needs it to be done yet. None when idle or when more may come next: a
+        prefill or a retraction. Changes nothing.
+        """
+        batch = self._batch
+        waiting = len(self._waiting) and not self._memory_full
+        if self._chunked is not None or waiting or not len(batch):
+            return None
+        if batch.pages_needed(1) > self.memory.available_pages:
+            return None
+        size, context = len(batch), batch.context_tokens
+        return self.cost_model.decode_s(size, context, self._foldable(size, context, float("inf")))
+
     def _check(self, request: EngineRequest) -> None:
         """Raises ValueError unless the request can run when it is alone."""
         if request.rid in self._states:
@@ -292,8 +306,8 @@ class Engine:
         )
 
     def _foldable(self, size: int, context: int, until_s: float) -> int:
-        """How many decode iterations can be done as one: until a finish, `until_s`, or memory runs out; only one where a
-        waiting request might be admitted after it.
+        """How many decode iterations can be done as one: until a finish, `until_s`, or memory runs out. One only, where
+        a waiting request might be admitted after it.
         """
         if len(self._waiting) and not self._memory_full:
             return 1

@@ -39,11 +39,22 @@ class Server:
         self._publishers: list[KvPublisher] = []
         self.metrics = WorkerMetrics(options)
         self.port = options.port
-        if options.kv_events is not None:
-            for rank in range(options.dp_size):
-                self._publishers.append(KvPublisher(options.kv_events, rank))
+        self._open_publishers()
         self.worker = SimulatedWorker(options, [self._make_rank(index) for index in range(options.dp_size)])
         self.injector = FaultInjector(faults, self)
+
+    def _open_publishers(self) -> None:
+        """One for each rank. Raises BadOption, with none left open."""
+        config = self.options.kv_events
+        if config is None:
+            return
+        try:
+            for rank in range(self.options.dp_size):
+                self._publishers.append(KvPublisher(config, rank))
+        except BadOption:
+            for publisher in self._publishers:
+                publisher.close()
+            raise
 
     def _make_rank(self, index: int) -> Rank:
         publisher = self._publishers[index] if self._publishers else None
