@@ -11,16 +11,18 @@ from __future__ import annotations
 
 import itertools
 import logging
+import time
 from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import gevent  # type: ignore[import-untyped]  # has no stubs of its own
 import httpx
 from locust import events
 from locust.argument_parser import LocustArgumentParser
 from locust.env import Environment
-from locust.runners import WorkerRunner
+from locust.runners import MasterRunner, WorkerRunner
 from rich.console import Console
 
 from loadtests.comparison import Run
@@ -33,6 +35,8 @@ log = logging.getLogger(__name__)
 
 _SESSIONS_PER_PROCESS = 1_000_000
 """Sessions are numbered from here on in the second process, and so on, so that no two processes play the same one."""
+
+_WORKERS_COME_WITHIN_S = 10.0
 
 
 class LocustRun:
@@ -143,7 +147,10 @@ def _attach(environment: Environment, **_: Any) -> None:
         try:
             run.find_model()
         except TargetError as error:
-            raise SystemExit(f"Error: {error}") from error
+            Console(stderr=True, soft_wrap=True).print(f"Error: {error}", markup=False, highlight=False)
+            if isinstance(environment.runner, MasterRunner):
+                _send_home(environment.runner, run.options.expect_workers)
+            raise SystemExit(1) from error
     hooks = environment.events
 
     hooks.test_start.add_listener(lambda **_: run.start())
@@ -152,6 +159,16 @@ def _attach(environment: Environment, **_: Any) -> None:
     hooks.worker_report.add_listener(lambda client_id, data: run.metrics.receive(data))
     if environment.web_ui is not None and environment.web_ui.app is not None:
         environment.web_ui.app.add_url_rule("/trieway", "trieway", lambda: _page(run))
+
+
+def _send_home(master: MasterRunner, expected: int) -> None:
+    """Quits the workers of a test that cannot start. Those that have not come yet are waited for, or they would wait
+    for a master that has gone.
+    """
+    until_s = time.monotonic() + _WORKERS_COME_WITHIN_S
+    while len(master.clients.ready) < expected and time.monotonic() < until_s:
+        gevent.sleep(0.05)
+    master.quit()
 
 
 def _page(run: LocustRun) -> tuple[bytes, int, dict[str, str]]:
