@@ -49,11 +49,15 @@ class PromptKey:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RoutingRequest:
-    """All that a policy may know of one request. Immutable; the same object is shown to shadows and replay."""
+    """All that a policy may know of one request. Immutable; the same object is shown to shadows and replay.
+
+    `at_s` is when it arrived, on the clock of the events' `at_s`: a policy has no other clock.
+    """
 
     request_id: RequestId
     endpoint: str
     key: PromptKey
+    at_s: float = 0.0
     model: str | None = None
     session: str | None = None
     stream: bool = False

@@ -105,6 +105,7 @@ class Dispatcher:
             request_id=raw.request_id,
             endpoint=raw.endpoint,
             key=prompt_key(parsed, self._key_config),
+            at_s=raw.at_s,
             model=parsed.model,
             session=parsed.session,
             stream=parsed.stream,
