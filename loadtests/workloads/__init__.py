@@ -8,9 +8,11 @@ from __future__ import annotations
 from loadtests.workloads.agent_loop import AgentLoop
 from loadtests.workloads.base import Workload, generate, session_of
 from loadtests.workloads.few_shot import FewShot
+from loadtests.workloads.mix import Blend, Mix
 from loadtests.workloads.multi_turn import MultiTurn
 from loadtests.workloads.rag import Rag
 from loadtests.workloads.shared_prefix import SharedPrefix
+from loadtests.workloads.sharegpt_like import ShareGptLike
 from loadtests.workloads.uniform import Uniform
 
 WORKLOADS: dict[str, type[Workload]] = {
@@ -19,8 +21,10 @@ WORKLOADS: dict[str, type[Workload]] = {
     "agent_loop": AgentLoop,
     "rag": Rag,
     "few_shot": FewShot,
+    "sharegpt_like": ShareGptLike,
     "uniform": Uniform,
+    "mix": Mix,
 }
 
-__all__ = ["WORKLOADS", "AgentLoop", "FewShot", "MultiTurn", "Rag", "SharedPrefix", "Uniform", "Workload", "generate",
-           "session_of"]  # fmt: skip
+__all__ = ["WORKLOADS", "AgentLoop", "Blend", "FewShot", "Mix", "MultiTurn", "Rag", "ShareGptLike", "SharedPrefix",
+           "Uniform", "Workload", "generate", "session_of"]  # fmt: skip

@@ -12,9 +12,12 @@ from loadtests.load_request import LoadRequest
 from loadtests.workloads import (
     WORKLOADS,
     AgentLoop,
+    Blend,
     FewShot,
+    Mix,
     MultiTurn,
     Rag,
+    ShareGptLike,
     SharedPrefix,
     Uniform,
     Workload,
@@ -50,7 +53,7 @@ def test_sessions_arrive_in_order_and_number_their_turns(name: str) -> None:
         assert request.turn == turns.get(request.session_id, 0)
         turns[request.session_id] = request.turn + 1
         assert (request.gap_s == 0) or request.turn > 0
-        assert request.workload == name
+        assert request.workload == name or (name == "mix" and request.workload in WORKLOADS)
         assert request.max_tokens > 0
     assert len(turns) == 20
 
@@ -64,7 +67,7 @@ def test_a_body_is_a_valid_chat_call(name: str) -> None:
         assert body["messages"][-1]["role"] in {"user", "tool"}
 
 
-@pytest.mark.parametrize("workload", [MultiTurn(turns=4), AgentLoop(steps=4)])
+@pytest.mark.parametrize("workload", [MultiTurn(turns=4), AgentLoop(steps=4), ShareGptLike(turns=4)])
 def test_each_turn_continues_the_history_of_the_one_before(workload: Workload) -> None:
     sessions = [session_of(workload, index) for index in range(10)]
     assert max(map(len, sessions)) > 1
@@ -113,3 +116,24 @@ def test_prose_has_the_size_asked_for() -> None:
 
 def test_pauses_can_be_switched_off() -> None:
     assert all(turn.gap_s == 0 for turn in session_of(MultiTurn(think_s=0.0, turns=5), 1))
+
+
+def test_a_mix_draws_sessions_by_weight() -> None:
+    requests = generate(Mix(rag=0, uniform=60), sessions=300, sessions_per_s=1.0)
+    sessions = Counter({request.session_id: request.workload for request in requests}.values())
+    assert sessions["rag"] == 0
+    assert sessions["uniform"] > 200
+    assert len(sessions) == 5
+
+
+def test_a_mix_of_nothing_is_refused() -> None:
+    with pytest.raises(ValueError, match="a weight above zero"):
+        Blend([(0.0, Uniform())], seed=0)
+
+
+def test_lengths_like_sharegpts_have_its_mean_and_a_long_tail() -> None:
+    requests = generate(ShareGptLike(longest_tokens=100_000), sessions=1500, sessions_per_s=1.0)
+    lengths = sorted(request.max_tokens for request in requests)
+    assert 300 < sum(lengths) / len(lengths) < 380
+    assert lengths[len(lengths) // 2] < 200
+    assert lengths[-len(lengths) // 100] > 1500
