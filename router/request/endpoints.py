@@ -75,7 +75,7 @@ class ModelCalls:
             request_id=request_id,
             endpoint=scope["path"],
             target=scope["path"] + (f"?{query.decode('latin-1')}" if query else ""),
-            headers=headers if "x-request-id" in named else [*headers, (b"x-request-id", request_id.encode("latin-1"))],
+            headers=headers if named.get("x-request-id") == request_id else with_request_id(headers, request_id),
             named_headers=named,
             body=body,
             at_s=at_s,
@@ -101,6 +101,12 @@ class ModelCalls:
             pieces.append(piece)
             if not message.get("more_body", False):
                 return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+
+def with_request_id(headers: RawHeaders, request_id: RequestId) -> RawHeaders:
+    """The headers with this request id instead of any other."""
+    others = [(name, value) for name, value in headers if name != b"x-request-id"]
+    return [*others, (b"x-request-id", request_id.encode("latin-1"))]
 
 
 def request_id_of(given: str | None) -> RequestId:

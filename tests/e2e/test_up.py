@@ -1,0 +1,128 @@
+"""`trieway up`: what it prints works, and nothing outlives it, however it or its children end."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+DEADLINE_S = 60.0
+
+
+def free_ports(count: int) -> int:
+    """The first of `count` consecutive free ports."""
+    for start in range(20_000, 30_000, 16):
+        probes = []
+        try:
+            for port in range(start, start + count):
+                probe = socket.socket()
+                probes.append(probe)
+                probe.bind(("127.0.0.1", port))
+        except OSError:
+            continue
+        finally:
+            for probe in probes:
+                probe.close()
+        return start
+    pytest.fail("no free ports")
+
+
+def children(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def until(holds: Callable[[], bool], what: str) -> None:
+    deadline = time.monotonic() + DEADLINE_S
+    while not holds():
+        if time.monotonic() > deadline:
+            pytest.fail(f"within {DEADLINE_S} s: {what}")
+        time.sleep(0.05)
+
+
+@dataclass
+class Up:
+    process: subprocess.Popen[str]
+    printed: str
+    children: list[int]
+
+
+@pytest.fixture
+def up() -> Iterator[Up]:
+    """`trieway up` with two workers, ready."""
+    base = free_ports(3)
+    argv = ["up", "--workers", "2", "--port", str(base + 2), "--worker-port", str(base)]
+    process = subprocess.Popen([sys.executable, "-m", "router", *argv], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    printed = ""
+    for line in process.stdout:
+        printed += line
+        if "Ctrl-C" in line:
+            break
+    running = Up(process, printed, children(process.pid))
+    try:
+        yield running
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+
+
+def test_the_printed_curl_line_works_and_ctrl_c_leaves_nothing(up: Up) -> None:
+    [line] = re.findall(r"curl .*", up.printed)
+    answered = subprocess.run(["bash", "-c", line], capture_output=True, text=True, timeout=30, check=True)
+    up.process.send_signal(signal.SIGINT)
+    code = up.process.wait(30)
+
+    assert '"chat.completion"' in answered.stdout
+    assert code == 0
+    assert len(up.children) == 3
+    assert not [pid for pid in up.children if alive(pid)]
+
+
+def test_children_that_are_killed_come_back_and_still_stop_with_the_rest(up: Up) -> None:
+    for pid in up.children[:2]:
+        os.kill(pid, signal.SIGKILL)
+    until(lambda: len([pid for pid in children(up.process.pid) if alive(pid)]) == 3, "killed workers are started again")
+    now = children(up.process.pid)
+    up.process.send_signal(signal.SIGTERM)
+    up.process.wait(30)
+
+    assert not [pid for pid in {*now, *up.children} if alive(pid)]
+
+
+def test_no_child_outlives_a_parent_that_is_killed(up: Up) -> None:
+    up.process.kill()
+    up.process.wait()
+
+    until(lambda: not [pid for pid in up.children if alive(pid)], "the children end")
+
+
+def test_a_busy_port_is_one_clear_message(up: Up) -> None:
+    [port] = re.findall(r"router on http://127\.0\.0\.1:(\d+)", up.printed)
+    again = subprocess.run(
+        [sys.executable, "-m", "router", "up", "--port", port, "--worker-port", str(free_ports(4))],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+
+    assert again.returncode == 1
+    assert f"Port {port} is taken" in again.stderr

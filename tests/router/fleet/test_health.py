@@ -1,0 +1,54 @@
+"""What probes and failed requests do to a worker's state."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from router_fakes import Call, config, running, upstream
+
+QUICK = {"interval_s": 0.05, "retry_interval_s": 0.05, "timeout_s": 1.1}
+
+
+async def test_a_worker_that_fails_probes_is_degraded_and_comes_back_when_it_answers() -> None:
+    async with upstream() as worker, running(config(worker.url, health=QUICK)) as router:
+        worker.health_status = 503
+        seen = await router.until(lambda all_: all_["w1"]["state"] == "degraded")
+        worker.health_status = 200
+        await router.until(lambda all_: all_["w1"]["state"] == "ready")
+
+    assert "503" in seen["w1"]["reason"]
+
+
+async def test_one_failed_probe_changes_nothing() -> None:
+    async with upstream() as worker:
+        async with running(config(worker.url, health={**QUICK, "failures_to_degrade": 1_000_000})) as router:
+            worker.health_status = 503
+            await asyncio.sleep(0.5)
+            state = (await router.workers())["w1"]["state"]
+
+    assert state == "ready"
+
+
+async def test_a_failed_request_makes_the_router_look_at_once(chat: dict[str, Any]) -> None:
+    async def hang_up(call: Call, writer: asyncio.StreamWriter) -> None:
+        writer.transport.abort()
+
+    async with upstream(hang_up) as worker:
+        slow = {"interval_s": 3600.0, "retry_interval_s": 0.05, "failures_to_degrade": 1}
+        async with running(config(worker.url, health=slow)) as router:
+            worker.health_status = 500
+            await router.client.post("/v1/chat/completions", json=chat)
+            await router.until(lambda all_: all_["w1"]["state"] == "degraded")
+
+
+async def test_a_worker_that_nobody_listens_for_is_not_ready_and_says_why() -> None:
+    async with upstream() as worker:
+        gone = worker.url
+    async with running(config(gone, health=QUICK), ready=0) as router:
+        seen = await router.until(lambda all_: "refused" in all_["w1"]["reason"])
+        ready = await router.client.get("/ready")
+
+    assert seen["w1"]["state"] == "starting"
+    assert ready.status_code == 503
+    assert ready.json()["error"]["code"] == "no_worker_ready"
