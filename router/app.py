@@ -14,23 +14,37 @@ from typing import Any
 
 import httpx
 from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 
 from router.asgi import ASGIApp, Receive, Scope, Send
 from router.clock import Clock, monotonic
 from router.config import RouterConfig
-from router.errors import MethodNotAllowed, NoWorker, RouterError, UnknownPath
+from router.errors import (
+    InternalError,
+    InvalidField,
+    MethodNotAllowed,
+    NoWorker,
+    RouterError,
+    UnknownModel,
+    UnknownPath,
+)
+from router.experiment.steering import Steering
 from router.fleet.admin import admin_routes
+from router.fleet.control_call import ControlCaller
 from router.fleet.health import HealthMonitor
+from router.fleet.native import native_routes
 from router.fleet.registry import Registry
 from router.fleet.worker import WorkerState
 from router.policies import build_policy
 from router.request.dispatch import Dispatcher
 from router.request.endpoints import MODEL_CALLS, ModelCalls
+from router.request.explain import Explainer, explain_routes
 from router.request.forward import Forwarder
 from router.request.record import Recorder
 from router.telemetry.metrics import Metrics
+from router.telemetry.recent_requests import RecentRequests
 
 CONTROL_TIMEOUT_S = 10.0
 
@@ -46,15 +60,20 @@ def create_app(config: RouterConfig, clock: Clock = monotonic) -> ASGIApp:
     """The router as an ASGI app. Raises ConfigError for what cannot be served. Two apps can live in one process."""
     registry = Registry(clock)
     policy = build_policy(config.policy, config.policies, Random(config.seed))
-    registry.listen(policy.observe)
+    steering = Steering(policy, config.policy)
+    registry.listen(steering.observe)
+    recent = RecentRequests(config.explain)
     metrics = Metrics(registry)
     forwarder = Forwarder(config.forward)
-    recorder = Recorder(policy_name=config.policy, registry=registry, sinks=[metrics.observe], clock=clock)
+    recorder = Recorder(
+        policy_name=config.policy, registry=registry, sinks=[metrics.observe, recent.ended], clock=clock
+    )
     dispatcher = Dispatcher(
         config=config.dispatch,
         key_config=config.prompt_key,
         registry=registry,
-        policy=policy,
+        steering=steering,
+        explainer=Explainer(config.explain, recent, clock),
         forwarder=forwarder,
         recorder=recorder,
         clock=clock,
@@ -62,10 +81,11 @@ def create_app(config: RouterConfig, clock: Clock = monotonic) -> ASGIApp:
     for spec in config.worker:
         name, url = split_worker(spec)
         registry.add(url, name)
+    client = httpx.AsyncClient(timeout=CONTROL_TIMEOUT_S, limits=httpx.Limits(max_connections=None))
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with httpx.AsyncClient(timeout=CONTROL_TIMEOUT_S) as client, asyncio.TaskGroup() as tasks:
+        async with client, asyncio.TaskGroup() as tasks:
             await forwarder.start()
             running: set[asyncio.Task[None]] = set()
 
@@ -86,6 +106,10 @@ def create_app(config: RouterConfig, clock: Clock = monotonic) -> ASGIApp:
                 await forwarder.close()
 
     control = _control_app(config, registry, metrics, clock, lifespan)
+    control.include_router(explain_routes(recent))
+    control.include_router(
+        native_routes(ControlCaller(registry, client), registry, config.native, config.server.max_body_bytes)
+    )
     return _Split(ModelCalls(dispatcher, config.server.max_body_bytes, clock), control)
 
 
@@ -137,10 +161,20 @@ def _control_app(
     async def show_version() -> dict[str, str]:
         return {"name": "trieway", "version": trieway_version(), "policy": config.policy}
 
+    @app.get("/ping")
+    async def ping() -> Response:
+        return Response()
+
     @app.get("/v1/models")
     async def models() -> dict[str, object]:
-        cards = {str(card.get("id")): card for worker in registry.all() for card in worker.model_cards}
-        return {"object": "list", "data": list(cards.values())}
+        return {"object": "list", "data": list(registry.model_cards().values())}
+
+    @app.get("/v1/models/{name:path}")
+    async def model(name: str) -> dict[str, object]:
+        cards = registry.model_cards()
+        if name not in cards:
+            raise UnknownModel(f"The model {name!r} is not served here. Models: {', '.join(cards)}.", param="model")
+        return cards[name]
 
     return app
 
@@ -161,6 +195,16 @@ def _answer_errors(app: FastAPI) -> None:
                 status_code=400,
             )  # fmt: skip
         return shaped(error)
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(request: Request, error: RequestValidationError) -> Response:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        return shaped(InvalidField(f"{where}: {first['msg']}.", param=str(first["loc"][-1])))
+
+    @app.exception_handler(Exception)
+    async def bug(request: Request, error: Exception) -> Response:
+        return shaped(InternalError(f"The router failed: {type(error).__name__}. Its log says more."))
 
     @app.exception_handler(HTTPException)
     async def http(request: Request, error: HTTPException) -> Response:

@@ -17,11 +17,13 @@ import msgspec
 
 from router.errors import ConfigError
 from router.fleet.health import HealthConfig
+from router.fleet.native import NativeConfig
 from router.knob import knob, require, section
 from router.policies import POLICIES, PolicyConfigs
 from router.request.dispatch import DispatchConfig
 from router.request.forward import ForwardConfig
 from router.request.prompt_key import PromptKeyConfig
+from router.telemetry.recent_requests import ExplainConfig
 
 Tree = dict[str, Any]
 
@@ -54,6 +56,8 @@ class RouterConfig:
     dispatch: DispatchConfig = section(DispatchConfig)
     forward: ForwardConfig = section(ForwardConfig)
     health: HealthConfig = section(HealthConfig)
+    explain: ExplainConfig = section(ExplainConfig)
+    native: NativeConfig = section(NativeConfig)
 
     def __post_init__(self) -> None:
         if self.policy not in POLICIES:

@@ -10,6 +10,7 @@
     │   ├── UnknownPath          404
     │   ├── MethodNotAllowed     405
     │   ├── UnknownWorker        404  admin routes
+    │   ├── UnknownRequest       404  /explain: not among the last requests
     │   ├── WorkerExists         409  admin routes
     │   └── ClientGone           499  hung up; nobody reads the answer
     ├── WorkerError            a worker's fault
@@ -105,6 +106,11 @@ class MethodNotAllowed(ClientError):
 class UnknownWorker(ClientError):
     status = 404
     code = "worker_not_found"
+
+
+class UnknownRequest(ClientError):
+    status = 404
+    code = "request_not_found"
 
 
 class WorkerExists(ClientError):

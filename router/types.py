@@ -60,6 +60,7 @@ class RoutingRequest:
     at_s: float = 0.0
     model: str | None = None
     session: str | None = None
+    client: str | None = None
     stream: bool = False
     max_output_tokens: int | None = None
 
@@ -130,7 +131,8 @@ class Outcome:
 
     Times are seconds on the monotonic clock, durations start when the request was dispatched (`at_s`). Token counts
     are the worker's own report and None where it gave none. `error` is an error code of `router.errors` or None.
-    `worker` is None when no worker was ever chosen; `attempts` counts workers tried.
+    `worker` is None when no worker was ever chosen; `attempts` counts workers tried. `spilled`: it belonged to `arm`
+    but had to leave that arm's workers, so it says nothing about the arm.
     """
 
     request_id: RequestId
@@ -140,7 +142,11 @@ class Outcome:
     e2e_s: float
     policy: str = ""
     arm: ArmName | None = None
+    spilled: bool = False
     model: str | None = None
+    session: str | None = None
+    client: str | None = None
+    max_output_tokens: int | None = None
     decision: Decision | None = None
     decision_s: float = 0.0
     attempts: int = 0

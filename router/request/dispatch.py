@@ -14,11 +14,12 @@ from dataclasses import dataclass
 
 from router.clock import Clock
 from router.errors import ClientGone, InternalError, NoWorker, RouterError, WorkerError, WorkerRefused
+from router.experiment.steering import Steering
 from router.fleet.registry import Registry
 from router.fleet.worker import Worker
 from router.knob import knob, require
-from router.policies.base import Policy
-from router.request.explain import explain_headers
+from router.request.client import client_of
+from router.request.explain import Explainer, explain_headers
 from router.request.forward import Answer, Forwarder
 from router.request.parse import parse
 from router.request.prompt_key import PromptKeyConfig, prompt_key
@@ -64,7 +65,8 @@ class Dispatcher:
         config: DispatchConfig,
         key_config: PromptKeyConfig,
         registry: Registry,
-        policy: Policy,
+        steering: Steering,
+        explainer: Explainer,
         forwarder: Forwarder,
         recorder: Recorder,
         clock: Clock,
@@ -72,7 +74,8 @@ class Dispatcher:
         self._config = config
         self._key_config = key_config
         self._registry = registry
-        self._policy = policy
+        self._steering = steering
+        self._explainer = explainer
         self._forwarder = forwarder
         self._recorder = recorder
         self._clock = clock
@@ -82,7 +85,8 @@ class Dispatcher:
 
         Raises only CancelledError (the client hung up, or the app is stopping).
         """
-        progress = Progress(raw.request_id, raw.endpoint, raw.at_s)
+        progress = Progress(raw.request_id, raw.endpoint, raw.at_s, raw.body)
+        progress.explain = raw.named_headers.get("x-trieway-explain") == "1"
         try:
             await self._route(raw, reply, progress)
         except RouterError as error:
@@ -108,6 +112,7 @@ class Dispatcher:
             at_s=raw.at_s,
             model=parsed.model,
             session=parsed.session,
+            client=client_of(raw.named_headers),
             stream=parsed.stream,
             max_output_tokens=parsed.max_output_tokens,
         )
@@ -141,9 +146,11 @@ class Dispatcher:
                 raise failure from None
             raise
         started_s = self._clock()
-        decision = self._policy.select(request, workers)
-        progress.decided(decision, self._clock() - started_s)
-        return self._registry.get(decision.worker)
+        choice = self._steering.choose(request, workers)
+        progress.decided(choice, self._clock() - started_s)
+        self._explainer.decided(request, workers, choice, asked=progress.explain)
+        self._steering.shadow(request, workers, choice.decision)
+        return self._registry.get(choice.decision.worker)
 
     def _is_last(self, request: RoutingRequest, tried: list[WorkerId]) -> bool:
         """Whether no further worker could be tried, so that a worker's own error is handed on as it is."""
@@ -179,6 +186,6 @@ class Dispatcher:
     def _headers(raw: RawRequest, progress: Progress, answer: Answer) -> RawHeaders:
         kept = [(name, value) for name, value in answer.headers if name.lower() != b"x-request-id"]
         kept.append((b"x-request-id", raw.request_id.encode("latin-1")))
-        if raw.named_headers.get("x-trieway-explain") == "1" and progress.decision is not None:
+        if progress.explain and progress.decision is not None:
             kept += explain_headers(progress.decision)
         return kept

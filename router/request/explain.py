@@ -1,8 +1,21 @@
-"""Response headers that say why a request went where it went, for clients that ask with `x-trieway-explain: 1`."""
+"""Why a request went where it went: in its answer's headers, and afterwards at `/explain/{request_id}`.
+
+`Explainer` writes down how every worker was weighed, as often as its budget allows; `explanation` spells an entry of
+the store as JSON. Called by request.dispatch and app. Not here: the store (telemetry.recent_requests).
+"""
 
 from __future__ import annotations
 
-from router.types import Decision
+from typing import Any
+
+from fastapi import APIRouter
+
+from router.clock import Clock
+from router.errors import UnknownRequest
+from router.experiment.steering import Choice
+from router.policies.explains import candidates_of
+from router.telemetry.recent_requests import Entry, ExplainConfig, RecentRequests, Weighed, Weighing
+from router.types import Decision, Outcome, RoutingRequest, Workers
 
 
 def explain_headers(decision: Decision) -> list[tuple[bytes, bytes]]:
@@ -15,3 +28,119 @@ def explain_headers(decision: Decision) -> list[tuple[bytes, bytes]]:
     if decision.expected_ttft_s is not None:
         headers.append((b"x-trieway-expected-ttft-s", f"{decision.expected_ttft_s:.4f}".encode()))
     return headers
+
+
+class Explainer:
+    """Weighs the workers once more for the record, at most `weigh_per_s` times a second unless a client asks."""
+
+    def __init__(self, config: ExplainConfig, store: RecentRequests, clock: Clock) -> None:
+        self._per_s = config.weigh_per_s
+        self._store = store
+        self._clock = clock
+        self._credit = config.weigh_per_s
+        self._credit_at_s = clock()
+
+    def decided(self, request: RoutingRequest, workers: Workers, choice: Choice, *, asked: bool) -> None:
+        """Note the decision and its candidates. Must be called before the policy observes the dispatch."""
+        if not asked and not self._affordable():
+            return
+        candidates = candidates_of(choice.policy, request, workers) or (None,) * len(workers)
+        weighed = tuple(
+            Weighed(
+                worker=worker.id,
+                in_flight=worker.in_flight,
+                waiting=worker.load.waiting if worker.load is not None else None,
+                candidate=candidate,
+            )
+            for worker, candidate in zip(workers, candidates, strict=True)
+        )
+        self._store.decided(
+            request.request_id,
+            Weighing(policy=choice.policy_name, arm=choice.arm, decision=choice.decision, workers=weighed),
+        )
+
+    def _affordable(self) -> bool:
+        now_s = self._clock()
+        self._credit = min(self._per_s, self._credit + (now_s - self._credit_at_s) * self._per_s)
+        self._credit_at_s = now_s
+        if self._credit < 1.0:
+            return False
+        self._credit -= 1.0
+        return True
+
+
+def explain_routes(store: RecentRequests) -> APIRouter:
+    """`GET /explain/{request_id}`; ids may contain slashes."""
+    routes = APIRouter(tags=["explain"])
+
+    @routes.get("/explain/{request_id:path}")
+    async def explain(request_id: str) -> dict[str, Any]:
+        entry = store.find(request_id)
+        if entry is None:
+            raise UnknownRequest(
+                f"Nothing is known of request {request_id!r}. The last {len(store):,} requests are kept "
+                "(explain.keep); the id is in the answer's x-request-id header.",
+                param="request_id",
+            )
+        return explanation(entry)
+
+    return routes
+
+
+def explanation(entry: Entry) -> dict[str, Any]:
+    """What `/explain` says of one request."""
+    return {
+        "request_id": entry.request_id,
+        "state": "ended" if entry.outcome else "running",
+        "attempts": [_attempt(weighing) for weighing in entry.weighings],
+        "weighed": bool(entry.weighings),
+        "outcome": _outcome(entry.outcome) if entry.outcome else None,
+    }
+
+
+def _attempt(weighing: Weighing) -> dict[str, Any]:
+    decision = weighing.decision
+    return {
+        "policy": weighing.policy,
+        "arm": weighing.arm,
+        "worker": decision.worker,
+        "reason": decision.reason.value,
+        "expected_match_tokens": round(decision.match_tokens),
+        "expected_ttft_s": decision.expected_ttft_s,
+        "candidates": [
+            {
+                "worker": each.worker,
+                "chosen": each.worker == decision.worker,
+                "in_flight": each.in_flight,
+                "waiting": each.waiting,
+                "match_tokens": round(each.candidate.match_tokens) if each.candidate else None,
+                "terms_s": dict(each.candidate.terms_s) if each.candidate else {},
+                "cost_s": each.candidate.cost_s if each.candidate and each.candidate.terms_s else None,
+            }
+            for each in weighing.workers
+        ],
+    }
+
+
+def _outcome(outcome: Outcome) -> dict[str, Any]:
+    decision = outcome.decision
+    return {
+        "endpoint": outcome.endpoint,
+        "model": outcome.model,
+        "policy": outcome.policy,
+        "arm": outcome.arm,
+        "worker": outcome.worker,
+        "reason": decision.reason.value if decision else None,
+        "status": outcome.status,
+        "error": outcome.error,
+        "attempts": outcome.attempts,
+        "expected_match_tokens": round(decision.match_tokens) if decision else None,
+        "cached_tokens": outcome.cached_tokens,
+        "prompt_tokens": outcome.prompt_tokens,
+        "completion_tokens": outcome.completion_tokens,
+        "expected_ttft_s": decision.expected_ttft_s if decision else None,
+        "ttft_s": outcome.ttft_s,
+        "itl_mean_s": outcome.itl_mean_s,
+        "e2e_s": outcome.e2e_s,
+        "decision_s": outcome.decision_s,
+    }

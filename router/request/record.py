@@ -9,26 +9,33 @@ from collections.abc import Callable, Sequence
 
 from router.clock import Clock
 from router.errors import ClientGone, RouterError
+from router.experiment.steering import Choice
 from router.fleet.registry import Registry
 from router.request.relay import Relayed
 from router.request.usage import Usage
-from router.types import Decision, Finished, Outcome, RequestId, RoutingRequest
+from router.types import ArmName, Decision, Finished, Outcome, RequestId, RoutingRequest
 
 OutcomeSink = Callable[[Outcome], None]
+BodySink = Callable[[Outcome, bytes], None]
 
 
 class Progress:
     """What is known so far of one request. Written by dispatch only; read once, by Recorder."""
 
     __slots__ = (
-        "at_s", "attempts", "decision", "decision_s", "dispatched_s", "endpoint", "error", "request", "request_id",
-        "result",
+        "arm", "at_s", "attempts", "body", "decision", "decision_s", "dispatched_s", "endpoint", "error", "explain",
+        "policy_name", "request", "request_id", "result", "spilled",
     )  # fmt: skip
 
-    def __init__(self, request_id: RequestId, endpoint: str, at_s: float) -> None:
+    def __init__(self, request_id: RequestId, endpoint: str, at_s: float, body: bytes = b"") -> None:
         self.request_id = request_id
         self.endpoint = endpoint
         self.at_s = at_s
+        self.body = body
+        self.explain = False
+        self.policy_name: str | None = None
+        self.arm: ArmName | None = None
+        self.spilled = False
         self.request: RoutingRequest | None = None
         self.decision: Decision | None = None
         self.decision_s = 0.0
@@ -37,8 +44,11 @@ class Progress:
         self.result: Relayed | None = None
         self.error: RouterError | None = None
 
-    def decided(self, decision: Decision, took_s: float) -> None:
-        self.decision = decision
+    def decided(self, choice: Choice, took_s: float) -> None:
+        self.decision = choice.decision
+        self.policy_name = choice.policy_name
+        self.arm = choice.arm
+        self.spilled = self.spilled or choice.spilled
         self.decision_s += took_s
         self.attempts += 1
 
@@ -52,10 +62,19 @@ class Progress:
 class Recorder:
     """Builds the Outcome and tells the fleet's listeners and the sinks."""
 
-    def __init__(self, *, policy_name: str, registry: Registry, sinks: Sequence[OutcomeSink], clock: Clock) -> None:
+    def __init__(
+        self,
+        *,
+        policy_name: str,
+        registry: Registry,
+        sinks: Sequence[OutcomeSink],
+        clock: Clock,
+        body_sinks: Sequence[BodySink] = (),
+    ) -> None:
         self._policy_name = policy_name
         self._registry = registry
         self._sinks = sinks
+        self._body_sinks = body_sinks
         self._clock = clock
 
     def record(self, progress: Progress) -> None:
@@ -69,6 +88,8 @@ class Recorder:
             )
         for sink in self._sinks:
             sink(outcome)
+        for body_sink in self._body_sinks:
+            body_sink(outcome, progress.body)
 
     def _outcome(self, progress: Progress, now_s: float) -> Outcome:
         request, result, error = progress.request, progress.result, progress.error
@@ -79,8 +100,13 @@ class Recorder:
             at_s=progress.at_s,
             status=error.status if error else (result.status if result else 0),
             e2e_s=now_s - progress.at_s,
-            policy=self._policy_name,
+            policy=progress.policy_name or self._policy_name,
+            arm=progress.arm,
+            spilled=progress.spilled,
             model=request.model if request else None,
+            session=request.session if request else None,
+            client=request.client if request else None,
+            max_output_tokens=request.max_output_tokens if request else None,
             decision=progress.decision,
             decision_s=progress.decision_s,
             attempts=progress.attempts,

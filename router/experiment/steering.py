@@ -1,0 +1,82 @@
+"""Which policy decides a request: the live one, or an arm of the running experiment; shadows are asked beside it.
+
+The one place where live traffic, experiment and shadows meet. Called by request.dispatch (choose, shadow) and, as a
+listener, by the fleet's registry. Not here: statistics (compare), what an arm is (arm), HTTP (routes).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from router.policies.base import Policy
+from router.types import ArmName, Decision, FleetEvent, RoutingRequest, Workers
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choice:
+    """A decision and who made it. `spilled`: none of the arm's own workers could take the request."""
+
+    decision: Decision
+    policy: Policy
+    policy_name: str
+    arm: ArmName | None = None
+    spilled: bool = False
+
+
+class Chooser(Protocol):
+    """A running experiment, as steering sees it."""
+
+    def choose(self, request: RoutingRequest, workers: Workers) -> Choice | None:
+        """The choice of the request's arm; None when the request takes no part."""
+        ...
+
+    def observe(self, event: FleetEvent) -> None: ...
+
+
+class Beside(Protocol):
+    """A shadow, as steering sees it."""
+
+    def ask(self, request: RoutingRequest, workers: Workers, live: Decision) -> None: ...
+    def observe(self, event: FleetEvent) -> None: ...
+
+
+class Steering:
+    """Exactly `policy.select` while there is neither experiment nor shadow."""
+
+    def __init__(self, policy: Policy, name: str, shadows: Sequence[Beside] = ()) -> None:
+        self._policy = policy
+        self._name = name
+        self._shadows = tuple(shadows)
+        self.experiment: Chooser | None = None
+
+    @property
+    def policy(self) -> Policy:
+        """The live policy: it decides whatever no arm decides."""
+        return self._policy
+
+    @property
+    def name(self) -> str:
+        return self._name
+
+    def choose(self, request: RoutingRequest, workers: Workers) -> Choice:
+        """Decide. Reads only, as `Policy.select` does."""
+        if self.experiment is not None:
+            choice = self.experiment.choose(request, workers)
+            if choice is not None:
+                return choice
+        return Choice(decision=self._policy.select(request, workers), policy=self._policy, policy_name=self._name)
+
+    def shadow(self, request: RoutingRequest, workers: Workers, live: Decision) -> None:
+        """Ask every shadow what it would have done. Nothing of it reaches the client."""
+        for shadow in self._shadows:
+            shadow.ask(request, workers, live)
+
+    def observe(self, event: FleetEvent) -> None:
+        """What happened in the fleet, to everybody who decides or would have."""
+        self._policy.observe(event)
+        if self.experiment is not None:
+            self.experiment.observe(event)
+        for shadow in self._shadows:
+            shadow.observe(event)
