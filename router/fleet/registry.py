@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Collection
+from typing import Any
 from urllib.parse import urlsplit
 
 from router.clock import Clock
@@ -43,6 +44,15 @@ class Registry:
             raise UnknownWorker(f"There is no worker {worker_id!r}. Workers: {known}.", param="worker")
         return worker
 
+    def named(self, name: str) -> tuple[Worker, ...]:
+        """The worker of that id, or all ranks of the server of that name. Raises UnknownWorker."""
+        ranks = tuple(worker for worker in self._workers.values() if worker.server == name)
+        return ranks or (self.get(name),)
+
+    def at(self, base_url: str) -> tuple[Worker, ...]:
+        """The workers behind one URL: one, or the ranks of one server; none when all are gone."""
+        return tuple(worker for worker in self._workers.values() if worker.base_url == base_url)
+
     def eligible(self, model: str | None, tried: Collection[WorkerId] = ()) -> tuple[Worker, ...]:
         """Workers that may take a request for `model`, less those `tried`. Never empty.
 
@@ -64,6 +74,10 @@ class Registry:
         """Names served by at least one worker that takes requests."""
         names = [worker.models or () for worker in self._workers.values() if worker.state is not WorkerState.DRAINING]
         return frozenset(name for served in names for name in served)
+
+    def model_cards(self) -> dict[str, dict[str, Any]]:
+        """The workers' own `/v1/models` entries by model name; of equal names the last worker's."""
+        return {str(card.get("id")): card for worker in self._workers.values() for card in worker.model_cards}
 
     # -- changing -----------------------------------------------------------------------------------------------
 

@@ -5,7 +5,8 @@
                        ▼ drain                ▼ remove
                     draining ──nothing runs──► gone
 
-`starting` and `degraded` workers get requests only when nobody is ready; `draining` and `gone` ones never.
+`starting` and `degraded` workers get requests only when nobody is ready; `draining` and `gone` ones never. DP
+ranks of one server are workers of their own: they share `base_url` and `server`, and `rank` tells them apart.
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ class WorkerState(Enum):
 class Worker:
     """Satisfies `router.types.WorkerView`; policies see it only through that protocol.
 
-    `models` is None until the worker told us which it serves; `model_cards` are its own entries of `/v1/models`.
+    `rank` is None for a server that is one replica. `models` is None until the worker told us which it serves;
+    `model_cards` are its own entries of `/v1/models`.
     """
 
     __slots__ = (
@@ -40,14 +42,18 @@ class Worker:
         "load",
         "model_cards",
         "models",
+        "rank",
+        "server",
         "state",
         "state_reason",
         "state_since_s",
         "was_unreachable",
     )
 
-    def __init__(self, worker_id: WorkerId, base_url: str, *, now_s: float) -> None:
-        self.id = worker_id
+    def __init__(self, server: str, base_url: str, *, now_s: float, rank: int | None = None) -> None:
+        self.id = WorkerId(server if rank is None else f"{server}#{rank}")
+        self.server = server
+        self.rank = rank
         self.base_url = base_url
         self.extra_headers: Sequence[tuple[str, str]] = ()
         self.state = WorkerState.STARTING
