@@ -12,6 +12,6 @@ from loadtests.lazy_command import LazyCommand
 
 commands: list[click.Command] = [
     LazyCommand("loadtest", "loadtests.loadtest_command:loadtest", "Send traffic and compare policies side by side."),
-    LazyCommand("replay", "loadtests.replay_command:replay", "Replay a trace on a virtual clock, without servers."),
+    LazyCommand("replay", "loadtests.replay_command:replay_command", "Replay a trace in virtual time, no servers."),
 ]
 """Found by the `trieway` command through the entry point group trieway.commands."""
