@@ -13,6 +13,7 @@ from random import Random
 from router.errors import ConfigError
 from router.knob import section
 from router.policies.base import Policy
+from router.policies.expected_ttft import ExpectedTtft, ExpectedTtftConfig
 from router.policies.least_in_flight import LeastInFlight
 from router.policies.power_of_two import PowerOfTwo
 from router.policies.prefix_match import PrefixMatch, PrefixMatchConfig
@@ -27,6 +28,7 @@ __all__ = ["POLICIES", "Policy", "PolicyConfigs", "PolicyRow", "build_policy"]
 class PolicyConfigs:
     """The parameters of every policy that has some; only those of the chosen one take effect."""
 
+    expected_ttft: ExpectedTtftConfig = section(ExpectedTtftConfig)
     prefix_match: PrefixMatchConfig = section(PrefixMatchConfig)
     session_hash: SessionHashConfig = section(SessionHashConfig)
 
@@ -40,6 +42,10 @@ class PolicyRow:
 
 
 POLICIES: dict[str, PolicyRow] = {
+    "expected_ttft": PolicyRow(
+        summary="the worker that answers soonest, with what the request costs the others added",
+        build=lambda configs, rng: ExpectedTtft(configs.expected_ttft, rng),
+    ),
     "random": PolicyRow(summary="any worker, evenly", build=lambda configs, rng: UniformRandom(rng)),
     "round_robin": PolicyRow(summary="workers in turn", build=lambda configs, rng: RoundRobin()),
     "least_in_flight": PolicyRow(

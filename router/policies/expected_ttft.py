@@ -1,0 +1,243 @@
+"""Expected-TTFT policy: the worker where this request starts answering soonest, with what it does to others added.
+
+The cost of a worker, in seconds: prefill booked there and not yet served, waiting for KV memory, this request's own
+prefill there, and charges for the decodes it delays, for cached prompts it displaces that may be wanted, and for its
+work while others wait. Every rate is learned per worker from outcomes (expected_ttft_worker, expected_ttft_rate).
+Not here: eligibility (fleet), retries (dispatch). The worth of each term: docs/tuning.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import isfinite
+from random import Random
+
+from router.knob import knob, require
+from router.policies.expected_ttft_learned import TokenScale, Wanted
+from router.policies.expected_ttft_worker import Booking, Demand, WorkerBook
+from router.types import (
+    AttemptFailed,
+    CacheCleared,
+    Candidate,
+    Decision,
+    Dispatched,
+    Finished,
+    FirstToken,
+    FleetEvent,
+    LoadReported,
+    Reason,
+    RequestId,
+    RoutingRequest,
+    WorkerId,
+    WorkerJoined,
+    WorkerLeft,
+    Workers,
+)
+
+TERMS = ("wait", "memory", "prefill", "decodes", "displaced", "queue")
+SAME_COST = 1e-6
+"""Costs closer than this, in seconds, are equal."""
+Weighed = tuple[int, tuple[float, ...]]
+"""Matched blocks on a worker, and its terms in seconds, in the order of TERMS."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExpectedTtftConfig:
+    capacity_tokens: int = knob(400_000, "tokens of KV cache per worker, until the worker reports or shows its own")
+    capacity_blocks: int = knob(262_144, "prompt blocks remembered per worker, at most; about 150 bytes each")
+    decode_weight: float = knob(0.02, "charge for delaying one running answer, as a share of the delay")
+    queue_weight: float = knob(1.0, "charge for work, as a share of it per request that waits on the average worker")
+    displaced_weight: float = knob(1.0, "charge for evicting cached tokens, as a share of what they may cost again")
+    memory_weight: float = knob(1.0, "how much the wait for KV memory counts")
+
+    def __post_init__(self) -> None:
+        require(self.capacity_tokens >= 1024, "must be at least 1,024")
+        require(self.capacity_blocks >= 1, "must be at least 1")
+        for name in ("decode_weight", "queue_weight", "displaced_weight", "memory_weight"):
+            require(0.0 <= getattr(self, name) <= 100.0, f"{name} must be between 0 and 100")
+
+
+class ExpectedTtft:
+    def __init__(self, config: ExpectedTtftConfig, rng: Random) -> None:
+        self._config = config
+        self._rng = rng
+        self._books: dict[WorkerId, WorkerBook] = {}
+        self._where: dict[RequestId, tuple[WorkerId, Booking, RoutingRequest]] = {}
+        self._blank = self._new_book()
+        self._scale = TokenScale()
+        self._wanted = Wanted()
+        self._answer_tokens = 300.0
+        self._now_s = 0.0
+
+    # -- deciding ------------------------------------------------------------------------------------------------
+
+    def select(self, request: RoutingRequest, workers: Workers) -> Decision:
+        """Pick the lowest cost in O(workers log blocks); equals go to the one with fewer in flight, then at random."""
+        weighed = self._weigh(request, workers)
+        costs = [sum(terms) for _, terms in weighed]
+        limit = min(costs) + SAME_COST
+        equal = [index for index, cost in enumerate(costs) if cost <= limit]
+        if len(equal) > 1:
+            fewest = min(workers[index].in_flight for index in equal)
+            equal = [index for index in equal if workers[index].in_flight == fewest]
+        best = equal[0] if len(equal) == 1 else self._rng.choice(equal)
+        found, terms = weighed[best]
+        return Decision(
+            worker=workers[best].id,
+            reason=Reason.ONLY_WORKER if len(workers) == 1 else Reason.LOWEST_COST,
+            match_blocks=found,
+            match_tokens=self._match_tokens(request, found),
+            expected_ttft_s=terms[0] + terms[1] + terms[2],
+        )
+
+    def candidates(self, request: RoutingRequest, workers: Workers) -> tuple[Candidate, ...]:
+        """Every worker as `select` weighs it at this moment. Reads only."""
+        return tuple(
+            Candidate(
+                worker=worker.id,
+                match_tokens=self._match_tokens(request, found),
+                terms_s=tuple(zip(TERMS, terms, strict=True)),
+            )
+            for worker, (found, terms) in zip(workers, self._weigh(request, workers), strict=True)
+        )
+
+    def _weigh(self, request: RoutingRequest, workers: Workers) -> list[Weighed]:
+        config = self._config
+        demand = self._demand(request)
+        now_s = max(request.at_s, self._now_s)
+        blocks, block_tokens, prompt_tokens = demand.blocks, demand.block_tokens, demand.prompt_tokens
+        need_tokens = prompt_tokens + demand.answer_tokens
+        wanted = self._wanted.share * config.displaced_weight
+        books = [self._books.get(worker.id, self._blank) for worker in workers]
+        price = config.queue_weight * sum(len(book.queue) for book in books) / len(books)
+        weighed: list[Weighed] = []
+        for book in books:
+            found = book.image.match(blocks)
+            cached = min(found * block_tokens, prompt_tokens - 1.0)
+            new = prompt_tokens - cached
+            own_s = book.rate.seconds(new, cached)
+            wait_s = book.backlog_s(now_s)
+            memory_s = config.memory_weight * book.memory_wait_s(need_tokens)
+            displaced = book.displaced_tokens(new + demand.answer_tokens)
+            terms = (
+                wait_s,
+                memory_s - wait_s if memory_s > wait_s else 0.0,
+                own_s,
+                own_s * len(book.running) * config.decode_weight,
+                wanted * displaced * book.token_s(),
+                own_s * price,
+            )
+            weighed.append((found, terms))
+        return weighed
+
+    def _demand(self, request: RoutingRequest) -> Demand:
+        key = request.key
+        ratio = self._scale.of(request.model)
+        limit = request.max_output_tokens
+        answer = self._answer_tokens if limit is None else min(float(max(limit, 0)), self._answer_tokens)
+        return Demand(
+            blocks=key.blocks,
+            block_tokens=key.block_tokens * ratio,
+            prompt_tokens=max(key.prompt_tokens * ratio, 1.0),
+            answer_tokens=answer,
+            stream=request.stream,
+        )
+
+    def _match_tokens(self, request: RoutingRequest, found: int) -> float:
+        ratio = self._scale.of(request.model)
+        return min(found * request.key.block_tokens, request.key.prompt_tokens) * ratio
+
+    # -- learning ------------------------------------------------------------------------------------------------
+
+    def observe(self, event: FleetEvent) -> None:
+        """Book, release and learn. Events about unknown requests and workers change nothing."""
+        if isfinite(event.at_s):
+            self._now_s = event.at_s
+        match event:
+            case Dispatched():
+                self._dispatched(event)
+            case FirstToken():
+                self._first_token(event)
+            case Finished():
+                self._finished(event)
+            case AttemptFailed():
+                self._failed(event)
+            case LoadReported():
+                if event.worker in self._books:
+                    self._books[event.worker].load_reported(event.load, self._now_s)
+            case WorkerJoined():
+                self._books.setdefault(event.worker, self._new_book())
+            case WorkerLeft():
+                self._left(event.worker)
+            case CacheCleared():
+                if event.worker in self._books:
+                    self._books[event.worker].cache_cleared()
+
+    def _dispatched(self, event: Dispatched) -> None:
+        request, worker = event.request, event.decision.worker
+        self._release(request.request_id)
+        book = self._books.setdefault(worker, self._new_book())
+        demand = self._demand(request)
+        self._note_wanted(demand.blocks)
+        booking = book.dispatched(request.request_id, demand, self._now_s)
+        self._where[request.request_id] = (worker, booking, request)
+
+    def _first_token(self, event: FirstToken) -> None:
+        known = self._where.get(event.request_id)
+        if known is not None and known[0] == event.worker:
+            self._books[event.worker].first_token(known[1], self._now_s)
+
+    def _failed(self, event: AttemptFailed) -> None:
+        known = self._where.get(event.request_id)
+        if known is not None and known[0] == event.worker:
+            self._release(event.request_id)
+
+    def _release(self, request_id: RequestId) -> None:
+        known = self._where.pop(request_id, None)
+        if known is not None:
+            self._books[known[0]].ended(known[1], self._now_s, 0.0, computed=False)
+
+    def _finished(self, event: Finished) -> None:
+        known = self._where.get(event.request_id)
+        if known is None or known[0] != event.worker:
+            return
+        worker, booking, request = self._where.pop(event.request_id)
+        outcome, book = event.outcome, self._books[worker]
+        made = outcome.completion_tokens
+        answer = float(made) if made is not None and 0 <= made <= 10**6 else 0.0
+        if outcome.ok and made is not None:
+            self._answer_tokens += 0.02 * (min(answer, 16_384.0) - self._answer_tokens)
+        computed = outcome.ok or booking.first_s is not None
+        book.ended(booking, self._now_s, answer, computed=computed)
+        if not computed:
+            return
+        ratio = self._scale.learn(request.model, request.key.prompt_tokens, outcome.prompt_tokens)
+        cached = outcome.cached_tokens
+        if cached is not None and 0 <= cached <= (outcome.prompt_tokens or booking.prompt_tokens * 2):
+            block_tokens = request.key.block_tokens * ratio
+            slack = block_tokens + 64.0 + 0.05 * cached if ratio != 1.0 else block_tokens
+            book.cached_report(booking, float(cached), block_tokens, slack)
+
+    def _note_wanted(self, blocks: Sequence[int]) -> None:
+        """Was something evicted, and held nowhere else, that this prompt asks for again?"""
+        books = self._books.values()
+        depth = max((book.image.match(blocks) for book in books), default=0)
+        if depth < len(blocks):
+            block = blocks[depth]
+            for book in books:
+                tokens = book.evicted.pop(block, None)
+                if tokens is not None:
+                    self._wanted.learn(wanted_tokens=tokens)
+        for book in books:
+            if book.unwanted_tokens:
+                self._wanted.learn(unwanted_tokens=book.unwanted_tokens)
+                book.unwanted_tokens = 0.0
+
+    def _left(self, worker: WorkerId) -> None:
+        self._books.pop(worker, None)
+        for request_id in [request_id for request_id, known in self._where.items() if known[0] == worker]:
+            del self._where[request_id]
+
+    def _new_book(self) -> WorkerBook:
+        return WorkerBook(float(self._config.capacity_tokens), self._config.capacity_blocks)

@@ -1,0 +1,69 @@
+"""Seconds of prefill for so many tokens on one worker, learned from what it did. Arithmetic over counts.
+
+Called by expected_ttft_worker. Not here: how long a request waits, or what is cached.
+"""
+
+from __future__ import annotations
+
+from math import exp, log
+
+STEP_S, TOKEN_S, PAIR_S, CONTEXT_S = 0.01131, 1.954e-5, 3.417e-9, 3.875e-6
+"""Where learning starts: Qwen3-8B's shape on one H200 under SGLang 0.5.17, fitted to measured TTFT (docs/tuning.md)."""
+RANGE = 100.0
+"""A term is learned within this factor of its start: from a laptop's CPU to several generations from now."""
+
+
+class PrefillRate:
+    """Four costs in seconds: of a step, of a token, of a pair of tokens in attention, of a token of context read.
+
+    Learning is multiplicative, by the share that a term has in the prediction, and each observation moves it by a few
+    per cent at most, whatever it says: outliers, of which waiting in disguise is the usual one, hardly matter.
+    """
+
+    __slots__ = ("_logs", "costs", "observations")
+
+    def __init__(self) -> None:
+        self.costs: tuple[float, float, float, float] = (STEP_S, TOKEN_S, PAIR_S, CONTEXT_S)
+        self._logs = [0.0, 0.0, 0.0, 0.0]
+        self.observations = 0
+
+    def seconds(self, new_tokens: float, context_tokens: float) -> float:
+        """Prefill of `new_tokens` after `context_tokens` whose KV is there."""
+        step, token, pair, context = self.costs
+        attention = new_tokens * context_tokens * pair
+        reading = context_tokens * context
+        return (
+            step
+            + new_tokens * (token + 0.5 * new_tokens * pair)
+            + max(attention, reading)
+        )
+
+    def features(self, new_tokens: float, context_tokens: float) -> tuple[float, float, float, float]:
+        """The four terms of `seconds`, for `learn`."""
+        step, token, pair, context = self.costs
+        attention = new_tokens * context_tokens * pair
+        reading = context_tokens * context
+        inner = 0.5 * new_tokens * new_tokens * pair
+        if attention > reading:
+            return step, new_tokens * token, inner + attention, 0.0
+        return step, new_tokens * token, inner, reading
+
+    def learn(self, terms: tuple[float, float, float, float], took_s: float) -> None:
+        """Work whose `features` summed to `terms` took `took_s`."""
+        predicted = sum(terms)
+        if not (1e-4 < took_s < 3600.0) or predicted <= 0.0:
+            return
+        error = max(-0.5, min(0.5, log(took_s / predicted)))
+        speed = max(0.06, 0.5 / (1 + self.observations))
+        self.observations += 1
+        bound = log(RANGE)
+        for index, term in enumerate(terms):
+            moved = self._logs[index] + speed * error * term / predicted
+            self._logs[index] = max(-bound, min(bound, moved))
+        factors = [exp(value) for value in self._logs]
+        self.costs = (
+            STEP_S * factors[0],
+            TOKEN_S * factors[1],
+            PAIR_S * factors[2],
+            CONTEXT_S * factors[3],
+        )

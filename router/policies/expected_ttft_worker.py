@@ -1,0 +1,269 @@
+"""What expected_ttft knows of one worker: work booked there, KV memory in use, its speed, and an image of its cache.
+
+Changes only through the events that expected_ttft hands on; the queries read. All times are of the events' clock,
+which may jump: elapsed time counts only where it can be true. Not here: the cost of a decision (expected_ttft).
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from router.policies.expected_ttft_rate import PrefillRate
+from router.prefix.cache_image import CacheImage, Entry, Use
+from router.types import LoadReport, RequestId
+
+STEP_TOKENS = 8192
+"""Prompt tokens that SGLang computes in one step (its default chunked_prefill_size on large GPUs)."""
+SAME_STEP_S = 0.003
+"""First tokens no further apart than this came from the same prefill step: one decode step takes longer."""
+SETTLED_S = 0.25
+"""A load report may miss requests sent to the worker less than this before it."""
+LOST_S = 30.0
+"""A worker that reports nothing running has answered, or lost, whatever was sent to it longer ago than this."""
+
+
+class Booking:
+    """One request on one worker, from its dispatch to its end. Written by WorkerBook only."""
+
+    __slots__ = (
+        "cached_tokens", "dispatched_s", "entry", "evicted_before", "features", "first_s", "footprint_tokens",
+        "memory_free", "own_s", "prompt_tokens", "request_id", "stream", "use",
+    )  # fmt: skip
+
+    def __init__(self, request_id: RequestId, use: Use, dispatched_s: float) -> None:
+        self.request_id = request_id
+        self.use = use
+        self.entry: Entry = use.entry
+        self.dispatched_s = dispatched_s
+        self.first_s: float | None = None
+        self.cached_tokens = 0.0
+        self.prompt_tokens = 0.0
+        self.footprint_tokens = 0.0
+        self.own_s = 0.0
+        self.features = (0.0, 0.0, 0.0, 0.0)
+        self.stream = True
+        self.memory_free = True
+        self.evicted_before = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Demand:
+    """A request as a worker sees it: estimated tokens of its prompt, its blocks, and of the answer to keep room for."""
+
+    blocks: Sequence[int]
+    block_tokens: float
+    prompt_tokens: float
+    answer_tokens: float
+    stream: bool
+
+
+class WorkerBook:
+    """One worker. `capacity_tokens` is where learning starts until the worker reports its own."""
+
+    def __init__(self, capacity_tokens: float, capacity_blocks: int) -> None:
+        self.rate = PrefillRate()
+        self.image = CacheImage(capacity_tokens, capacity_blocks, self._note_eviction)
+        self.queue: OrderedDict[RequestId, Booking] = OrderedDict()
+        self.running: dict[RequestId, Booking] = {}
+        self.active_tokens = 0.0
+        self.residence_s = 2.0  # 300 tokens of answer at 7 ms, until it is learned
+        self.evicted: OrderedDict[int, float] = OrderedDict()
+        self.unwanted_tokens = 0.0  # evicted and long forgotten; collected by the policy
+        self.reports_cache = False
+        self._reported_capacity = False
+        self._base_capacity = capacity_tokens
+        self._factor = 1.0
+        self._queued_s = 0.0
+        self._since_s = 0.0
+        self._credit_s = 0.0
+        self._foreign_s = 0.0
+        self._foreign_at_s = 0.0
+        self._group_start_s: float | None = None
+        self._group_end_s = 0.0
+        self._group_terms = (0.0, 0.0, 0.0, 0.0)
+
+    # -- reading ------------------------------------------------------------------------------------------------
+
+    def backlog_s(self, now_s: float) -> float:
+        """Seconds until prefill booked before would be done. Work that is overdue counts until its first token."""
+        waiting_s = self._queued_s - self._credit_s
+        if waiting_s > 0.0 and self.queue:
+            head = next(iter(self.queue.values()))
+            served_s = now_s - self._since_s
+            most_s = head.own_s + self.rate.costs[1] * STEP_TOKENS if head.stream else waiting_s
+            waiting_s -= max(0.0, min(served_s, most_s))
+        waiting_s = max(0.0, waiting_s)
+        if self._foreign_s > 0.0:
+            waiting_s += max(0.0, self._foreign_s - max(0.0, now_s - self._foreign_at_s))
+        return waiting_s
+
+    def memory_wait_s(self, need_tokens: float) -> float:
+        """Seconds until enough running requests have ended for `need_tokens` to fit: a full cache of running requests
+        turns over once per mean time that one stays.
+        """
+        capacity = self.image.capacity_tokens
+        short = self.active_tokens + need_tokens - capacity
+        if short <= 0.0 or self.active_tokens <= 0.0:
+            return 0.0
+        return short / capacity * self.residence_s
+
+    def displaced_tokens(self, new_tokens: float) -> float:
+        """Cached tokens that would be evicted for `new_tokens` more."""
+        over = self.image.size_tokens + new_tokens - self.image.capacity_tokens
+        return min(max(0.0, over), new_tokens)
+
+    # -- what happened -------------------------------------------------------------------------------------------
+
+    def dispatched(self, request_id: RequestId, demand: Demand, at_s: float) -> Booking:
+        """Book a request that was sent here."""
+        blocks, block_tokens = demand.blocks, demand.block_tokens
+        prompt_tokens = max(demand.prompt_tokens, 1.0)
+        found = self.image.match(blocks)
+        evicted_before = found < len(blocks) and blocks[found] in self.evicted
+        use = self.image.use(blocks, block_tokens, max(0.0, prompt_tokens - len(blocks) * block_tokens))
+        booking = Booking(request_id, use, at_s)
+        booking.stream = demand.stream
+        booking.prompt_tokens = prompt_tokens
+        booking.cached_tokens = min(use.found_blocks * block_tokens, prompt_tokens - 1.0)
+        booking.evicted_before = evicted_before
+        shared = min(use.locked_blocks * block_tokens, prompt_tokens)
+        booking.footprint_tokens = prompt_tokens - shared + demand.answer_tokens
+        new_tokens = prompt_tokens - booking.cached_tokens
+        booking.features = self.rate.features(new_tokens, booking.cached_tokens)
+        booking.own_s = sum(booking.features)
+        if not self.queue:
+            self._since_s = at_s
+            self._queued_s = 0.0
+            self._credit_s = 0.0
+        self.queue[request_id] = booking
+        self._queued_s += booking.own_s
+        self.active_tokens += booking.footprint_tokens
+        booking.memory_free = self.active_tokens <= 0.9 * self.image.capacity_tokens
+        return booking
+
+    def first_token(self, booking: Booking, at_s: float) -> None:
+        """Its prefill is done, and with it all that came before it."""
+        if booking.first_s is not None or booking.request_id not in self.queue:
+            return
+        if booking.stream:
+            self._measure(booking, at_s)
+        self._dequeue(booking)
+        self._since_s = at_s
+        self._credit_s = 0.0
+        booking.first_s = at_s
+        self.running[booking.request_id] = booking
+        self.image.reuse(booking.entry)
+
+    def ended(self, booking: Booking, at_s: float, answer_tokens: float, *, computed: bool) -> None:
+        """It is over. `computed`: its prompt was read, and stays cached with `answer_tokens` of answer."""
+        if booking.request_id in self.queue:
+            self._dequeue(booking)
+            self._since_s = max(self._since_s, at_s) if computed else self._since_s
+        self.running.pop(booking.request_id, None)
+        self.active_tokens = max(0.0, self.active_tokens - booking.footprint_tokens)
+        if not self.queue and not self.running:
+            self.active_tokens = 0.0
+        if computed:
+            partial = booking.prompt_tokens - len(booking.entry.blocks) * booking.entry.block_tokens
+            self.image.reuse(booking.entry)
+            self.image.grow(booking.entry, max(0.0, partial) + answer_tokens)
+            if booking.first_s is not None and booking.stream:
+                stayed_s = max(0.01, min(600.0, at_s - booking.first_s)) + booking.own_s
+                self.residence_s += 0.05 * (stayed_s - self.residence_s)
+        else:
+            self.image.cut(booking.entry, booking.use.found_blocks)
+        self.image.release(booking.entry)
+
+    def cached_report(self, booking: Booking, cached_tokens: float, block_tokens: float, slack_tokens: float) -> None:
+        """The worker says how much of the prompt it had. Corrects the image and what is believed of its size."""
+        if cached_tokens > 0:
+            self.reports_cache = True
+        expected = min(booking.use.found_blocks * block_tokens, booking.prompt_tokens)
+        if cached_tokens < expected - slack_tokens and self.reports_cache:
+            keep = int(cached_tokens / block_tokens)
+            tick = next((used_at for end, used_at in booking.use.before if end > keep), 0)
+            if tick:
+                self.image.forget_until(tick)
+                self._resize(shrink=True)
+        elif cached_tokens > expected + slack_tokens and booking.evicted_before:
+            self._resize(shrink=False)
+
+    def load_reported(self, report: LoadReport, at_s: float) -> None:
+        """The worker's own account. Its capacity is believed; waiting work that is not ours is added, and work that it
+        does not know of any more is taken off.
+        """
+        if 1024 <= report.capacity_tokens <= 10**9 and report.capacity_tokens != self._base_capacity:
+            self._base_capacity = float(report.capacity_tokens)
+            self._factor = min(self._factor, 1.0) if self._reported_capacity else 1.0
+            self._reported_capacity = True
+            self._resize(shrink=None)
+        if report.running == 0 and report.waiting == 0:
+            for booking in [*self.queue.values(), *self.running.values()]:
+                if at_s - booking.dispatched_s > LOST_S:
+                    self.ended(booking, at_s, 0.0, computed=False)
+        self._foreign_s = self._credit_s = 0.0
+        if report.waiting_uncached_tokens is None or not 0 <= report.waiting_uncached_tokens <= 10**9:
+            return
+        recent_s = sum(b.own_s for b in self.queue.values() if at_s - b.dispatched_s < SETTLED_S)
+        ours_s = self.backlog_s(at_s) - recent_s
+        theirs_s = report.waiting_uncached_tokens * self.token_s()
+        step_s = STEP_TOKENS * self.token_s()
+        if theirs_s > ours_s + step_s:
+            self._foreign_s, self._foreign_at_s = theirs_s - max(0.0, ours_s), at_s
+        elif ours_s > theirs_s + step_s:
+            self._credit_s = ours_s - theirs_s - step_s
+
+    def cache_cleared(self) -> None:
+        """The image starts empty; speed and booked work stay."""
+        self.image.clear()
+        self.evicted.clear()
+
+    def token_s(self) -> float:
+        """Seconds per uncached token of a middling prompt."""
+        _, token, pair, _ = self.rate.costs
+        return token + pair * STEP_TOKENS / 2
+
+    # -- inside --------------------------------------------------------------------------------------------------
+
+    def _dequeue(self, booking: Booking) -> None:
+        del self.queue[booking.request_id]
+        self._queued_s = max(0.0, self._queued_s - booking.own_s) if self.queue else 0.0
+
+    def _measure(self, booking: Booking, at_s: float) -> None:
+        """Learn the speed from the time between the first tokens of consecutive steps."""
+        if not booking.memory_free:
+            self._group_start_s = None
+            self._group_end_s = at_s
+            return
+        if self._group_start_s is not None and 0.0 <= at_s - self._group_end_s <= SAME_STEP_S:
+            one, two, three, four = self._group_terms
+            _, token, pair, context = booking.features
+            self._group_terms = (one, two + token, three + pair, max(four, context))
+        else:
+            if self._group_start_s is not None:
+                self.rate.learn(self._group_terms, self._group_end_s - self._group_start_s)
+            self._group_start_s = max(booking.dispatched_s, self._group_end_s)
+            if self._group_start_s > at_s:  # the clock jumped
+                self._group_start_s = None
+            self._group_terms = booking.features
+        self._group_end_s = at_s
+
+    def _resize(self, *, shrink: bool | None) -> None:
+        low, high = (0.5, 1.2) if self._reported_capacity else (0.02, 50.0)
+        if shrink is not None:
+            self._factor *= 0.97 if shrink else 1.03
+        if shrink and not self._reported_capacity and self.image.size_tokens > 0.0:
+            target = self.image.size_tokens / self._base_capacity
+            self._factor -= 0.3 * max(0.0, self._factor - target)
+        self._factor = max(low, min(high, self._factor))
+        self.image.capacity_tokens = self._base_capacity * self._factor
+
+    def _note_eviction(self, block: int, depth: int, tokens: float) -> None:
+        """Remember what went, to see whether it is asked for again."""
+        del depth
+        self.evicted[block] = tokens
+        self.evicted.move_to_end(block)
+        if len(self.evicted) > 4096:
+            self.unwanted_tokens += self.evicted.popitem(last=False)[1]
