@@ -43,6 +43,7 @@ from router.request.endpoints import MODEL_CALLS, ModelCalls
 from router.request.explain import Explainer, explain_routes
 from router.request.forward import Forwarder
 from router.request.record import Recorder
+from router.telemetry.decision_log import DecisionLog
 from router.telemetry.metrics import Metrics
 from router.telemetry.recent_requests import RecentRequests
 
@@ -65,8 +66,13 @@ def create_app(config: RouterConfig, clock: Clock = monotonic) -> ASGIApp:
     recent = RecentRequests(config.explain)
     metrics = Metrics(registry)
     forwarder = Forwarder(config.forward)
+    decision_log = _decision_log(config, clock)
     recorder = Recorder(
-        policy_name=config.policy, registry=registry, sinks=[metrics.observe, recent.ended], clock=clock
+        policy_name=config.policy,
+        registry=registry,
+        sinks=[metrics.observe, recent.ended],
+        body_sinks=[decision_log.write] if decision_log else [],
+        clock=clock,
     )
     dispatcher = Dispatcher(
         config=config.dispatch,
@@ -98,6 +104,8 @@ def create_app(config: RouterConfig, clock: Clock = monotonic) -> ASGIApp:
             monitor = HealthMonitor(config.health, registry, client, spawn)
             for worker in registry.all():
                 monitor.watch(worker)
+            if decision_log:
+                spawn(decision_log.run())
             try:
                 yield
             finally:
@@ -111,6 +119,15 @@ def create_app(config: RouterConfig, clock: Clock = monotonic) -> ASGIApp:
         native_routes(ControlCaller(registry, client), registry, config.native, config.server.max_body_bytes)
     )
     return _Split(ModelCalls(dispatcher, config.server.max_body_bytes, clock), control)
+
+
+def _decision_log(config: RouterConfig, clock: Clock) -> DecisionLog | None:
+    """The decision log, where one is configured. Side effect: makes its folder."""
+    if not config.decision_log.dir:
+        return None
+    return DecisionLog(
+        config.decision_log, trieway=trieway_version(), block_bytes=config.prompt_key.block_bytes, clock=clock
+    )
 
 
 def split_worker(spec: str) -> tuple[str | None, str]:

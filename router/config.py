@@ -23,6 +23,7 @@ from router.policies import POLICIES, PolicyConfigs
 from router.request.dispatch import DispatchConfig
 from router.request.forward import ForwardConfig
 from router.request.prompt_key import PromptKeyConfig
+from router.telemetry.decision_log import DecisionLogConfig
 from router.telemetry.recent_requests import ExplainConfig
 
 Tree = dict[str, Any]
@@ -57,6 +58,7 @@ class RouterConfig:
     forward: ForwardConfig = section(ForwardConfig)
     health: HealthConfig = section(HealthConfig)
     explain: ExplainConfig = section(ExplainConfig)
+    decision_log: DecisionLogConfig = section(DecisionLogConfig)
     native: NativeConfig = section(NativeConfig)
 
     def __post_init__(self) -> None:
