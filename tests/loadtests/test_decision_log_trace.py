@@ -53,7 +53,7 @@ def test_a_line_cut_short_by_a_killed_router_is_named_as_such(tmp_path: Path) ->
 
 def test_damaged_compression_is_named(tmp_path: Path) -> None:
     packed = bytearray(zstandard.compress("\n".join([HEAD, *(line(str(i)) for i in range(500))]).encode()))
-    packed[len(packed) // 2 :] = b"\xff" * 40
+    packed[20:60] = b"\xff" * 40
     path = tmp_path / "decisions-1.jsonl.zst"
     path.write_bytes(packed)
 
