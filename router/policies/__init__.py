@@ -13,12 +13,16 @@ from random import Random
 from router.errors import ConfigError
 from router.knob import section
 from router.policies.base import Policy
+from router.policies.dynamo_cost import DynamoCost, DynamoCostConfig
 from router.policies.expected_ttft import ExpectedTtft, ExpectedTtftConfig
 from router.policies.least_in_flight import LeastInFlight
+from router.policies.llmd_weighted import LlmdWeighted, LlmdWeightedConfig
 from router.policies.power_of_two import PowerOfTwo
 from router.policies.prefix_match import PrefixMatch, PrefixMatchConfig
+from router.policies.production_stack_prefix import ProductionStackPrefix, ProductionStackPrefixConfig
 from router.policies.round_robin import RoundRobin
 from router.policies.session_hash import SessionHash, SessionHashConfig
+from router.policies.smg_cache_aware import SmgCacheAware, SmgCacheAwareConfig
 from router.policies.uniform_random import UniformRandom
 
 __all__ = ["POLICIES", "Policy", "PolicyConfigs", "PolicyRow", "build_policy"]
@@ -31,6 +35,10 @@ class PolicyConfigs:
     expected_ttft: ExpectedTtftConfig = section(ExpectedTtftConfig)
     prefix_match: PrefixMatchConfig = section(PrefixMatchConfig)
     session_hash: SessionHashConfig = section(SessionHashConfig)
+    smg_cache_aware: SmgCacheAwareConfig = section(SmgCacheAwareConfig)
+    dynamo_cost: DynamoCostConfig = section(DynamoCostConfig)
+    llmd_weighted: LlmdWeightedConfig = section(LlmdWeightedConfig)
+    production_stack_prefix: ProductionStackPrefixConfig = section(ProductionStackPrefixConfig)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,6 +69,22 @@ POLICIES: dict[str, PolicyRow] = {
     "prefix_match": PolicyRow(
         summary="the worker that has seen the longest prefix, under a load guard",
         build=lambda configs, rng: PrefixMatch(configs.prefix_match, rng),
+    ),
+    "smg_cache_aware": PolicyRow(
+        summary="SMG's default, for comparison: follow a long match, unless request counts are very uneven",
+        build=lambda configs, rng: SmgCacheAware(configs.smg_cache_aware, rng),
+    ),
+    "dynamo_cost": PolicyRow(
+        summary="Dynamo's KV router, for comparison: prefill work plus blocks in use",
+        build=lambda configs, rng: DynamoCost(configs.dynamo_cost, rng),
+    ),
+    "llmd_weighted": PolicyRow(
+        summary="llm-d's default, for comparison: weighted scores of queue, KV usage and prefix",
+        build=lambda configs, rng: LlmdWeighted(configs.llmd_weighted, rng),
+    ),
+    "production_stack_prefix": PolicyRow(
+        summary="production-stack's prefixaware, for comparison: any holder of the deepest match",
+        build=lambda configs, rng: ProductionStackPrefix(configs.production_stack_prefix, rng),
     ),
 }
 
