@@ -18,7 +18,7 @@ up: install
 	@exec $(BIN)/trieway up
 
 check: install
-	$(BIN)/ruff check router workers loadtests tests
+	$(BIN)/ruff check router workers loadtests tests benchmarks
 	$(BIN)/mypy
 
 test: install

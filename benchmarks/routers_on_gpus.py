@@ -1,8 +1,8 @@
 """Routers side by side in front of SGLang servers that run already: the same trace, the same arrivals, empty caches.
 
-Candidates take turns (the order is reversed in every other round), so that slow drifts of a machine hit all alike. Prints one
-row per run and writes everything to a JSON file. A candidate is `trieway:POLICY` or `NAME=COMMAND`, in which {port}
-and {workers} are filled in. A run with errors says so in its row.
+Candidates take turns (the order is reversed in every other round), so that slow drifts of a machine hit all alike.
+Prints one row per run and writes everything to a JSON file. A candidate is `trieway:POLICY` or `NAME=COMMAND`, in
+which {port} and {workers} are filled in. A run with errors says so in its row.
 
 Example:
     python benchmarks/routers_on_gpus.py TRACE --workers http://127.0.0.1:30000,http://127.0.0.1:30001 --rate 7
@@ -143,7 +143,8 @@ def show(figures: dict[str, Any]) -> str:
     """One row of the table, in Markdown."""
     f = {key: (float("nan") if value is None else value) for key, value in figures.items()}
     return (
-        f"| {f['rate']:g} | {f['round']} | {f['router']} | {f['requests']} | {f['errors']} | {100 * f['cached_ratio']:.1f} % "
+        f"| {f['rate']:g} | {f['round']} | {f['router']} | {f['requests']} | {f['errors']} "
+        f"| {100 * f['cached_ratio']:.1f} % "
         f"| {f['ttft_mean_s']:.2f} / {f['ttft_p50_s']:.2f} / {f['ttft_p90_s']:.2f} / {f['ttft_p99_s']:.2f} "
         f"| {1000 * f['itl_p50_s']:.1f} | {f['e2e_mean_s']:.2f} | {100 * f['goodput_ratio']:.0f} % |"
     )
