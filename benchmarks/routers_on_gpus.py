@@ -35,11 +35,11 @@ import httpx
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
-from loadtests.comparison import Run, Traffic, run_against  # noqa: E402
-from loadtests.drive import Pace  # noqa: E402
-from loadtests.endpoint import flush_cache, is_ok, wait_for  # noqa: E402
-from loadtests.measures import Objective, RequestResult  # noqa: E402
-from loadtests.traces import BlockRequest, read_trace  # noqa: E402
+from loadtests.comparison import Run, Traffic, run_against
+from loadtests.drive import Pace
+from loadtests.endpoint import flush_cache, is_ok, wait_for
+from loadtests.measures import Objective, RequestResult
+from loadtests.traces import BlockRequest, read_trace
 
 READY_S = 60.0
 
