@@ -32,8 +32,10 @@ from router.errors import (
 )
 from router.experiment.steering import Steering
 from router.fleet.admin import admin_routes
+from router.fleet.collapse import CollapseDetector
 from router.fleet.control_call import ControlCaller
 from router.fleet.health import HealthMonitor
+from router.fleet.load import LoadMonitor
 from router.fleet.native import native_routes
 from router.fleet.registry import Registry
 from router.fleet.worker import WorkerState
@@ -63,6 +65,7 @@ def create_app(config: RouterConfig, clock: Clock = monotonic) -> ASGIApp:
     policy = build_policy(config.policy, config.policies, Random(config.seed))
     steering = Steering(policy, config.policy)
     registry.listen(steering.observe)
+    registry.listen(CollapseDetector(registry.emptied).observe)
     recent = RecentRequests(config.explain)
     metrics = Metrics(registry)
     forwarder = Forwarder(config.forward)
@@ -101,9 +104,11 @@ def create_app(config: RouterConfig, clock: Clock = monotonic) -> ASGIApp:
                 task.add_done_callback(running.discard)
                 return task
 
-            monitor = HealthMonitor(config.health, registry, client, spawn)
+            health = HealthMonitor(config.health, registry, client, spawn)
+            load = LoadMonitor(config.load, registry, client, clock, spawn)
             for worker in registry.all():
-                monitor.watch(worker)
+                health.watch(worker)
+                load.watch(worker)
             if decision_log:
                 spawn(decision_log.run())
             try:

@@ -17,6 +17,7 @@ import msgspec
 
 from router.errors import ConfigError
 from router.fleet.health import HealthConfig
+from router.fleet.load import LoadConfig
 from router.fleet.native import NativeConfig
 from router.knob import knob, require, section
 from router.policies import POLICIES, PolicyConfigs
@@ -57,6 +58,7 @@ class RouterConfig:
     dispatch: DispatchConfig = section(DispatchConfig)
     forward: ForwardConfig = section(ForwardConfig)
     health: HealthConfig = section(HealthConfig)
+    load: LoadConfig = section(LoadConfig)
     explain: ExplainConfig = section(ExplainConfig)
     decision_log: DecisionLogConfig = section(DecisionLogConfig)
     native: NativeConfig = section(NativeConfig)

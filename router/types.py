@@ -75,6 +75,8 @@ class LoadReport:
     waiting_uncached_tokens: int | None
     used_tokens: int
     capacity_tokens: int
+    max_running: int | None = None
+    token_usage: float | None = None
 
 
 class WorkerView(Protocol):

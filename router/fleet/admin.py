@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -11,19 +12,47 @@ from router.clock import Clock
 from router.errors import InvalidBody, InvalidField
 from router.fleet.registry import Registry
 from router.fleet.worker import Worker
+from router.types import LoadReport
 
 
 def worker_view(worker: Worker, now_s: float) -> dict[str, Any]:
     """What `/workers` says of one worker. No secrets."""
+    load, facts = worker.load, worker.facts
     return {
         "id": worker.id,
+        "server": worker.server,
+        "rank": worker.rank,
         "url": worker.base_url,
         "state": worker.state.value,
         "reason": worker.state_reason,
         "since_s": round(now_s - worker.state_since_s, 3),
         "in_flight": worker.in_flight,
         "models": sorted(worker.models) if worker.models is not None else None,
+        "load": None if load is None else {**_load_view(load), "age_s": round(now_s - load.at_s, 3)},
+        "version": facts.version if facts else None,
+        "page_tokens": facts.page_tokens if facts else None,
+        "capacity_tokens": load.capacity_tokens if load else facts.capacity_tokens if facts else None,
+        "reports_cached_tokens": worker.reports_cached,
+        "kv_events": facts is not None and facts.kv_events is not None,
     }
+
+
+def _load_view(load: LoadReport) -> dict[str, Any]:
+    return {
+        "running": load.running,
+        "waiting": load.waiting,
+        "waiting_uncached_tokens": load.waiting_uncached_tokens,
+        "used_tokens": load.used_tokens,
+        "token_usage": load.token_usage,
+        "max_running": load.max_running,
+    }
+
+
+def _views(workers: Sequence[Worker], now_s: float) -> dict[str, Any]:
+    """One worker as it is; the ranks of a server that was named as a list."""
+    if len(workers) == 1:
+        return worker_view(workers[0], now_s)
+    return {"workers": [worker_view(worker, now_s) for worker in workers]}
 
 
 def admin_routes(registry: Registry, clock: Clock) -> APIRouter:
@@ -37,7 +66,7 @@ def admin_routes(registry: Registry, clock: Clock) -> APIRouter:
 
     @routes.get("/{worker_id}")
     async def show_worker(worker_id: str) -> dict[str, Any]:
-        return worker_view(registry.get(worker_id), clock())
+        return _views(registry.named(worker_id), clock())
 
     @routes.post("", status_code=201)
     async def add_worker(request: Request) -> JSONResponse:
@@ -47,15 +76,17 @@ def admin_routes(registry: Registry, clock: Clock) -> APIRouter:
 
     @routes.post("/{worker_id}/drain")
     async def drain_worker(worker_id: str) -> dict[str, Any]:
-        worker = registry.get(worker_id)
-        registry.drain(worker)
-        return worker_view(worker, clock())
+        workers = registry.named(worker_id)
+        for worker in workers:
+            registry.drain(worker)
+        return _views(workers, clock())
 
     @routes.delete("/{worker_id}")
     async def remove_worker(worker_id: str) -> dict[str, Any]:
-        worker = registry.get(worker_id)
-        registry.remove(worker)
-        return worker_view(worker, clock())
+        workers = registry.named(worker_id)
+        for worker in workers:
+            registry.remove(worker)
+        return _views(workers, clock())
 
     return routes
 

@@ -7,17 +7,22 @@ request.dispatch (eligible, lease), fleet.health and fleet.admin. Not here: prob
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection
+from collections import deque
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
 from router.clock import Clock
 from router.errors import ConfigError, NoWorker, UnknownModel, UnknownWorker, WorkerExists
 from router.fleet.lease import Lease
+from router.fleet.server_info import ServerFacts
 from router.fleet.worker import Worker, WorkerState
-from router.types import CacheCleared, FleetEvent, WorkerId, WorkerJoined, WorkerLeft
+from router.types import CacheCleared, FleetEvent, LoadReport, LoadReported, WorkerId, WorkerJoined, WorkerLeft
 
 log = logging.getLogger(__name__)
+
+RANK_HEADER = "x-data-parallel-rank"
+"""How SGLang is told which data-parallel rank shall serve a request (OpenAI routes, since 0.5.10)."""
 
 Listener = Callable[[FleetEvent], None]
 
@@ -27,6 +32,8 @@ class Registry:
         self._clock = clock
         self._workers: dict[WorkerId, Worker] = {}
         self._listeners: list[Listener] = []
+        self._events: deque[FleetEvent] = deque()
+        self._telling = False
         self._eligible: dict[str | None, tuple[Worker, ...]] = {}
         self._named = 0
 
@@ -86,24 +93,54 @@ class Registry:
         self._listeners.append(listener)
 
     def emit(self, event: FleetEvent) -> None:
-        for listener in self._listeners:
-            listener(event)
+        """Tell every listener. An event that a listener emits is told after the one at hand, to all in this order."""
+        self._events.append(event)
+        if self._telling:
+            return  # the loop below, further up the stack, takes it
+        self._telling = True
+        try:
+            while self._events:
+                told = self._events.popleft()
+                for listener in self._listeners:
+                    listener(told)
+        finally:
+            self._telling = False
 
-    def add(self, base_url: str, name: str | None = None) -> Worker:
-        """Add a worker; it is `starting` until a probe answers.
+    def add(self, base_url: str, name: str | None = None, headers: Sequence[tuple[str, str]] = ()) -> Worker:
+        """Add a worker; it is `starting` until a probe answers. `headers` are sent with everything it is sent.
 
-        Raises ConfigError for a URL that is not one, WorkerExists when the name or the URL is taken.
+        Raises ConfigError for a URL or name that is not one, WorkerExists when the name or the URL is taken.
         """
         base_url = clean_url(base_url)
-        worker_id = self._new_id(name)
+        server = clean_name(name) if name is not None else self._new_name()
         for other in self._workers.values():
-            if other.id == worker_id or other.base_url == base_url:
+            if other.server == server or other.base_url == base_url:
                 raise WorkerExists(f"Worker {other.id} at {other.base_url} exists already.", param="url")
-        worker = Worker(worker_id, base_url, now_s=self._clock())
-        self._workers[worker_id] = worker
-        log.info("worker %s added at %s", worker_id, base_url)
-        self._changed(WorkerJoined(worker=worker_id, at_s=self._clock()))
+        worker = Worker(server, base_url, now_s=self._clock())
+        worker.extra_headers = tuple(headers)
+        self._join(worker)
         return worker
+
+    def set_ranks(self, base_url: str, count: int) -> None:
+        """Make the server at this URL `count` workers, one per data-parallel rank; one worker when `count` is 1.
+
+        The workers it was until now leave; requests that run there finish.
+        """
+        before = self.at(base_url)
+        wanted: list[int | None] = [None] if count == 1 else list(range(count))
+        if not before or [worker.rank for worker in before] == wanted:
+            return
+        first, draining = before[0], all(worker.state is WorkerState.DRAINING for worker in before)
+        for worker in before:
+            self.remove(worker)
+        for rank in wanted:
+            worker = Worker(first.server, base_url, now_s=self._clock(), rank=rank)
+            own = () if rank is None else ((RANK_HEADER, str(rank)),)
+            worker.extra_headers = (*(each for each in first.extra_headers if each[0] != RANK_HEADER), *own)
+            worker.models, worker.model_cards = first.models, first.model_cards
+            if draining:
+                worker.state, worker.state_reason = WorkerState.DRAINING, "asked to drain"
+            self._join(worker)
 
     def drain(self, worker: Worker) -> None:
         """No new requests; what runs there finishes."""
@@ -134,6 +171,31 @@ class Registry:
             self._eligible.clear()
         worker.models, worker.model_cards = names or None, cards
 
+    def set_facts(self, worker: Worker, facts: ServerFacts) -> None:
+        """What `/server_info` of the worker said. A changed identity means a new process, whose cache is empty."""
+        before, worker.facts = worker.facts, facts
+        if facts.cache_report is not None:
+            worker.reports_cached = facts.cache_report
+        if before is not None and before.identity != facts.identity:
+            self.restarted(worker, "its /server_info is another one")
+
+    def report_load(self, worker: Worker, load: LoadReport) -> None:
+        """A load report came."""
+        worker.load = load
+        self.emit(LoadReported(worker=worker.id, load=load, at_s=load.at_s))
+
+    def restarted(self, worker: Worker, why: str) -> None:
+        """The worker is a new process: what was known of its cache is gone."""
+        log.warning("worker %s was restarted: %s", worker.id, why)
+        self.cache_cleared(worker)
+
+    def emptied(self, worker_id: WorkerId) -> None:
+        """The worker's cache seems to be empty: nothing that was expected there was found. Unknown ids are ignored."""
+        worker = self._workers.get(worker_id)
+        if worker is not None:
+            log.warning("worker %s finds nothing in its cache of what it was sent before: forgotten", worker_id)
+            self.cache_cleared(worker)
+
     def cache_cleared(self, worker: Worker) -> None:
         """The worker's cache is known to be empty: it was flushed or restarted."""
         self.emit(CacheCleared(worker=worker.id, at_s=self._clock()))
@@ -149,7 +211,7 @@ class Registry:
             log.info("worker %s is drained", worker.id)
 
     def _find_eligible(self, model: str | None) -> tuple[Worker, ...]:
-        open_to = [w for w in self._workers.values() if w.state not in (WorkerState.DRAINING, WorkerState.GONE)]
+        open_to = [worker for worker in self._workers.values() if worker.takes_requests]
         serving = [worker for worker in open_to if worker.serves(model)]
         if open_to and not serving:
             names = ", ".join(sorted(self.models()))
@@ -157,18 +219,30 @@ class Registry:
         ready = [worker for worker in serving if worker.state is WorkerState.READY]
         return tuple(ready or serving)
 
-    def _new_id(self, name: str | None) -> WorkerId:
-        if name is not None:
-            return WorkerId(name)
+    def _new_name(self) -> str:
+        taken = {worker.server for worker in self._workers.values()}
         while True:
             self._named += 1
-            candidate = WorkerId(f"w{self._named}")
-            if candidate not in self._workers:
-                return candidate
+            if f"w{self._named}" not in taken:
+                return f"w{self._named}"
+
+    def _join(self, worker: Worker) -> None:
+        self._workers[worker.id] = worker
+        log.info("worker %s added at %s", worker.id, worker.base_url)
+        self._changed(WorkerJoined(worker=worker.id, at_s=self._clock()))
 
     def _changed(self, event: FleetEvent) -> None:
         self._eligible.clear()
         self.emit(event)
+
+
+def clean_name(name: str) -> str:
+    """A worker's name as it is. Raises ConfigError for one that could be taken for something else."""
+    if not name or len(name) > 64 or not name.isprintable() or any(c in name for c in "#/ ,"):
+        raise ConfigError(
+            f"{name!r} is not a worker name: 1 to 64 printable characters without '#', '/', ',' or spaces.", param="id"
+        )
+    return name
 
 
 def clean_url(url: str) -> str:

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from enum import Enum
 from typing import Any
 
+from router.fleet.server_info import ServerFacts
 from router.types import LoadReport, WorkerId
 
 
@@ -29,13 +30,15 @@ class WorkerState(Enum):
 class Worker:
     """Satisfies `router.types.WorkerView`; policies see it only through that protocol.
 
-    `rank` is None for a server that is one replica. `models` is None until the worker told us which it serves;
-    `model_cards` are its own entries of `/v1/models`.
+    `rank` is None for a server that is one replica. `facts` is None until `/server_info` was read. `reports_cached`
+    says whether its usage tells cached tokens, so that silence means zero; None while unknown. `models` is None until
+    the worker told us which it serves; `model_cards` are its own entries of `/v1/models`.
     """
 
     __slots__ = (
         "base_url",
         "extra_headers",
+        "facts",
         "failures",
         "id",
         "in_flight",
@@ -43,6 +46,7 @@ class Worker:
         "model_cards",
         "models",
         "rank",
+        "reports_cached",
         "server",
         "state",
         "state_reason",
@@ -63,8 +67,15 @@ class Worker:
         self.failures = 0
         self.was_unreachable = False
         self.load: LoadReport | None = None
+        self.facts: ServerFacts | None = None
+        self.reports_cached: bool | None = None
         self.models: frozenset[str] | None = None
         self.model_cards: tuple[dict[str, Any], ...] = ()
+
+    @property
+    def takes_requests(self) -> bool:
+        """Whether it is neither draining nor gone."""
+        return self.state not in (WorkerState.DRAINING, WorkerState.GONE)
 
     def serves(self, model: str | None) -> bool:
         """Whether requests for this model may go there. SGLang addresses a LoRA adapter as `base:adapter`."""

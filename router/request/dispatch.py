@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from router.clock import Clock
 from router.errors import ClientGone, InternalError, NoWorker, RouterError, WorkerError, WorkerRefused
@@ -18,13 +18,14 @@ from router.experiment.steering import Steering
 from router.fleet.registry import Registry
 from router.fleet.worker import Worker
 from router.knob import knob, require
+from router.request.body_edit import body_for
 from router.request.client import client_of
 from router.request.explain import Explainer, explain_headers
 from router.request.forward import Answer, Forwarder
-from router.request.parse import parse
+from router.request.parse import ParsedRequest, parse
 from router.request.prompt_key import PromptKeyConfig, prompt_key
 from router.request.record import Progress, Recorder
-from router.request.relay import relay
+from router.request.relay import Relayed, relay
 from router.request.reply import RawHeaders, Reply, send_error
 from router.types import AttemptFailed, Dispatched, FirstToken, RequestId, RoutingRequest, WorkerId
 
@@ -38,6 +39,7 @@ class DispatchConfig:
         (429, 500, 502, 503, 504), "statuses of a worker after which another worker is tried"
     )
     session_header: str = knob("x-session-id", "request header that names a conversation")
+    ask_usage: bool = knob(True, "ask workers for the usage of streams whose client did not, and hide it again")
 
     def __post_init__(self) -> None:
         require(self.max_attempts >= 1, "max_attempts must be at least 1")
@@ -123,7 +125,8 @@ class Dispatcher:
             worker = self._choose(request, tried, progress, failure)
             tried.append(worker.id)
             try:
-                return await self._attempt(raw, request, worker, reply, progress, last=self._is_last(request, tried))
+                last = self._is_last(request, tried)
+                return await self._attempt(raw, parsed, request, worker, reply, progress, last=last)
             except WorkerError as error:
                 self._registry.emit(
                     AttemptFailed(request_id=request.request_id, worker=worker.id, at_s=self._clock())
@@ -163,14 +166,23 @@ class Dispatcher:
         return False
 
     async def _attempt(
-        self, raw: RawRequest, request: RoutingRequest, worker: Worker, reply: Reply, progress: Progress, *, last: bool
+        self,
+        raw: RawRequest,
+        parsed: ParsedRequest,
+        request: RoutingRequest,
+        worker: Worker,
+        reply: Reply,
+        progress: Progress,
+        *,
+        last: bool,
     ) -> None:
         decision = progress.decision
         assert decision is not None
+        body, hide_usage = body_for(raw.body, parsed, worker, ask_usage=self._config.ask_usage)
         with self._registry.lease(worker):
             sent_s = progress.dispatched_s = self._clock()
             self._registry.emit(Dispatched(request=request, decision=decision, at_s=sent_s))
-            async with self._forwarder.send(worker, raw.target, raw.headers, raw.body) as answer:
+            async with self._forwarder.send(worker, raw.target, raw.headers, body) as answer:
                 if answer.status in self._config.retry_statuses and not last:
                     raise WorkerRefused(f"Worker {worker.id} answered {answer.status}.")
                 headers = self._headers(raw, progress, answer)
@@ -180,7 +192,10 @@ class Dispatcher:
                         FirstToken(request_id=request.request_id, worker=worker.id, ttft_s=now_s - sent_s, at_s=now_s)
                     )
 
-                progress.relayed(await relay(answer, reply, raw.endpoint, headers, self._clock, began))
+                result = await relay(
+                    answer, reply, raw.endpoint, headers, self._clock, began, hide_usage=hide_usage
+                )
+                progress.relayed(settled(result, worker, raw.endpoint))
 
     @staticmethod
     def _headers(raw: RawRequest, progress: Progress, answer: Answer) -> RawHeaders:
@@ -189,3 +204,16 @@ class Dispatcher:
         if progress.explain and progress.decision is not None:
             kept += explain_headers(progress.decision)
         return kept
+
+
+def settled(result: Relayed, worker: Worker, endpoint: str) -> Relayed:
+    """The result with what a worker's silence means: one that reports cached tokens and named none had none.
+
+    `/generate` reports them always, other routes only with --enable-cache-report: it says nothing about them.
+    """
+    usage = result.usage
+    if usage.cached_tokens and endpoint != "/generate":
+        worker.reports_cached = True
+    elif usage.cached_tokens is None and usage.prompt_tokens is not None and worker.reports_cached:
+        return replace(result, usage=replace(usage, cached_tokens=0))
+    return result

@@ -15,7 +15,7 @@ from router.clock import Clock
 from router.errors import StreamCut, WorkerError, WorkerHungUp
 from router.request.forward import Answer
 from router.request.reply import RawHeaders, Reply
-from router.request.usage import Usage, usage_of_body, usage_of_events
+from router.request.usage import Usage, is_usage_chunk, usage_of_body, usage_of_events
 
 WHOLE_BODY_BYTES = 4 * 2**20
 """Answers up to this size that are not streams are read whole before the client's starts, so they can be retried."""
@@ -37,13 +37,20 @@ class Relayed:
     last_s: float | None
     events: int
     usage: Usage
+_USAGE = b'"usage":{'
+"""How a chunk with usage is recognised at a glance; SGLang writes JSON without spaces."""
 
 
 class EventStream:
-    """Frames and accounts one stream of server-sent events; `feed` costs two scans of the piece."""
+    """Frames and accounts one stream of server-sent events; `feed` costs two scans of the piece.
 
-    def __init__(self, endpoint: str) -> None:
+    With `hide_usage` the chunk that tells usage is read and kept from the client, who did not ask for it; a third scan.
+    """
+
+    def __init__(self, endpoint: str, *, hide_usage: bool = False) -> None:
         self._marks = END_MARKS.get(endpoint)
+        self._hide_usage = hide_usage
+        self._hidden = b""
         self._held = b""
         self._head = b""
         self._recent: deque[bytes] = deque(maxlen=USAGE_EVENTS)
@@ -60,12 +67,22 @@ class EventStream:
             if cut < 4:
                 cut = len(data) if len(data) > MAX_EVENT_BYTES else 0
             data, self._held = data[:cut], data[cut:]
+        if self._hide_usage and _USAGE in data:
+            data = self._without_usage(data)
         if data:
             self._account(data)
         return data
 
     def usage(self) -> Usage:
-        return usage_of_events((self._head, *self._recent))
+        return usage_of_events((self._head, *self._recent, self._hidden))
+
+    def _without_usage(self, data: bytes) -> bytes:
+        events = data.split(b"\n\n")
+        shown = [event for event in events if _USAGE not in event or not is_usage_chunk(event)]
+        if len(shown) == len(events):
+            return data
+        self._hidden = b"\n\n".join(event for event in events if _USAGE in event and is_usage_chunk(event))
+        return b"\n\n".join(shown)
 
     def _account(self, data: bytes) -> None:
         self.events += data.count(b"\n\n") or data.count(b"\r\n\r\n")
@@ -87,14 +104,23 @@ writes cannot imitate them: inside JSON a line break is escaped."""
 
 
 async def relay(
-    answer: Answer, reply: Reply, endpoint: str, headers: RawHeaders, clock: Clock, began: Began
+    answer: Answer,
+    reply: Reply,
+    endpoint: str,
+    headers: RawHeaders,
+    clock: Clock,
+    began: Began,
+    *,
+    hide_usage: bool = False,
 ) -> Relayed:
     """Hand the answer to the client; `began` is told the time of the first byte, just before it goes out.
+
+    `hide_usage` keeps the usage chunk of a stream, which the client did not ask for, from it.
 
     Raises WorkerError while `reply.started` is False; afterwards StreamCut.
     """
     if answer.streams:
-        return await _relay_events(answer, reply, endpoint, headers, clock, began)
+        return await _relay_events(answer, reply, EventStream(endpoint, hide_usage=hide_usage), headers, clock, began)
     length = answer.length_bytes
     if length is None or length <= WHOLE_BODY_BYTES:
         return await _relay_whole(answer, reply, headers, clock, began)
@@ -124,9 +150,8 @@ async def _relay_pieces(answer: Answer, reply: Reply, headers: RawHeaders, clock
 
 
 async def _relay_events(
-    answer: Answer, reply: Reply, endpoint: str, headers: RawHeaders, clock: Clock, began: Began
+    answer: Answer, reply: Reply, stream: EventStream, headers: RawHeaders, clock: Clock, began: Began
 ) -> Relayed:
-    stream = EventStream(endpoint)
     first_s: float | None = None
     last_s: float | None = None
     async for piece in _cut_after_start(answer, reply):

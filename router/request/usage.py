@@ -48,6 +48,13 @@ class _Nested(msgspec.Struct):
     usage: _UsageFields | None = None
 
 
+class _Chunk(msgspec.Struct):
+    """A chunk that holds nothing but usage: no choices, and a usage that is not null."""
+
+    choices: list[msgspec.Raw]
+    usage: _UsageFields
+
+
 class _Answer(msgspec.Struct):
     usage: _UsageFields | None = None
     meta_info: _MetaInfo | None = None
@@ -55,6 +62,7 @@ class _Answer(msgspec.Struct):
     message: _Nested | None = None  # /v1/messages message_start
 
 
+_decode_chunk = msgspec.json.Decoder(_Chunk).decode
 _decode_one = msgspec.json.Decoder(_Answer).decode
 _decode_batch = msgspec.json.Decoder(list[_Answer]).decode
 
@@ -79,6 +87,16 @@ def usage_of_events(events: Iterable[bytes]) -> Usage:
     return known
 
 
+def is_usage_chunk(event: bytes) -> bool:
+    """Whether this event of an OpenAI stream is the one that `stream_options.include_usage` adds."""
+    if not event.startswith(b"data:"):
+        return False
+    try:
+        return not _decode_chunk(event[5:]).choices
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return False
+
+
 def _of_answer(answer: _Answer) -> Usage:
     meta = answer.meta_info
     if meta is not None:
@@ -92,8 +110,11 @@ def _of_answer(answer: _Answer) -> Usage:
     if fields is None:
         return Usage()
     details = fields.prompt_tokens_details or fields.input_tokens_details
+    given = fields.input_tokens
+    if given is not None and fields.cache_read_input_tokens is not None:
+        given += fields.cache_read_input_tokens  # Anthropic's input_tokens leaves out what was cached
     return Usage(
-        prompt_tokens=_first(fields.prompt_tokens, fields.input_tokens),
+        prompt_tokens=_first(fields.prompt_tokens, given),
         cached_tokens=_first(details.cached_tokens if details else None, fields.cache_read_input_tokens),
         completion_tokens=_first(fields.completion_tokens, fields.output_tokens),
     )

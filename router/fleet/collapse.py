@@ -1,0 +1,55 @@
+"""Notices a cache that was emptied behind our back: predictions that were right turn out wrong, all of them.
+
+A worker that was flushed by somebody else, or restarted between two probes, reports no cached tokens where long
+matches were expected. A few in a row mean that nothing is there any more; eviction takes some prefixes, never all.
+Called by the registry with every event. Not here: what policies learn from one wrong prediction (they prune it).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from router.types import CacheCleared, Finished, FleetEvent, WorkerId, WorkerLeft
+
+LONG_MATCH_TOKENS = 256
+"""Shorter predictions are worth no alarm: a system prompt's length."""
+FOUND_RATIO = 0.02
+"""A worker that reports less than this share of the expected match has found nothing: a page or a template's head."""
+MISSES_IN_A_ROW = 4
+
+
+class CollapseDetector:
+    """Calls `emptied` with a worker's id when its cached tokens collapse."""
+
+    def __init__(self, emptied: Callable[[WorkerId], None]) -> None:
+        self._emptied = emptied
+        self._misses: dict[WorkerId, int] = {}
+        self._since_s: dict[WorkerId, float] = {}
+
+    def observe(self, event: FleetEvent) -> None:
+        """Count what each finished request says of its worker's cache."""
+        match event:
+            case Finished():
+                self._finished(event)
+            case CacheCleared():
+                self._misses.pop(event.worker, None)
+                self._since_s[event.worker] = event.at_s
+            case WorkerLeft():
+                self._misses.pop(event.worker, None)
+                self._since_s.pop(event.worker, None)
+            case _:
+                pass
+
+    def _finished(self, event: Finished) -> None:
+        outcome, worker = event.outcome, event.worker
+        expected = outcome.decision.match_tokens if outcome.decision is not None else 0.0
+        if outcome.cached_tokens is None or expected < LONG_MATCH_TOKENS:
+            return
+        if outcome.at_s < self._since_s.get(worker, outcome.at_s):
+            return  # predicted before the cache was last emptied
+        if outcome.cached_tokens > FOUND_RATIO * expected:
+            self._misses.pop(worker, None)
+            return
+        self._misses[worker] = self._misses.get(worker, 0) + 1
+        if self._misses[worker] >= MISSES_IN_A_ROW:
+            self._emptied(worker)
