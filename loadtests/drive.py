@@ -57,7 +57,7 @@ class Drive(Generic[_Request]):
 
     async def run(self, requests: Sequence[_Request]) -> list[RequestResult]:
         """Sends all requests and waits for all answers. The first arrival is the start of the run."""
-        sessions = sorted(_sessions(requests), key=lambda session: session[1][0].arrival_s)
+        sessions = sorted(sessions_of(requests), key=lambda session: session[1][0].arrival_s)
         if not sessions:
             return self.results
         self._start_s = self._clock() - self._wall_s(sessions[0][1][0].arrival_s)
@@ -104,7 +104,7 @@ class Drive(Generic[_Request]):
             await self._sleep(wait_s)
 
 
-def _sessions(requests: Iterable[_Request]) -> list[tuple[str, list[_Request]]]:
+def sessions_of(requests: Iterable[_Request]) -> list[tuple[str, list[_Request]]]:
     """Requests by session, in order of first appearance; those without a session are each one of their own."""
     sessions: dict[str, list[_Request]] = {}
     for index, request in enumerate(requests):

@@ -6,7 +6,7 @@ A frozen record and its spelling as an OpenAI call. Not here: sending (stream_cl
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 Json: TypeAlias = Mapping[str, object]
@@ -58,3 +58,16 @@ class LoadRequest:
         if stream:
             body |= {"stream": True, "stream_options": {"include_usage": True}}
         return body
+
+
+def with_answers(request: LoadRequest, said: Mapping[int, str]) -> LoadRequest:
+    """The request with what the server really said in place of scripted answers: `said` has texts by position among
+    the messages. Messages with tool calls stay as scripted, since what follows answers those calls.
+    """
+    messages: Sequence[Json] = [
+        {**message, "content": said[position]}
+        if said.get(position) and message["role"] == "assistant" and "tool_calls" not in message
+        else message
+        for position, message in enumerate(request.messages)
+    ]
+    return replace(request, messages=messages)

@@ -34,19 +34,29 @@ class CallFailed(Exception):
 
 
 class LocustMetrics:
-    """Of one Locust process. `send` and `receive` are for its distributed mode."""
+    """Of one Locust process. `send` and `receive` are for its distributed mode. `count` is of all calls that ended
+    since the start of the test, here and in processes that report here.
+    """
 
     def __init__(self, environment: Environment) -> None:
         self._environment = environment
         self._results: deque[RequestResult] = deque(maxlen=KEPT_RESULTS)
         self._unsent: list[RequestResult] = []
         self._start_s = time.monotonic()
+        self._open = True
+        self.count = 0
 
     def restart(self) -> None:
         """A new test starts: forget the last one."""
         self._results.clear()
         self._unsent.clear()
+        self.count = 0
+        self._open = True
         self._start_s = time.monotonic()
+
+    def close(self) -> None:
+        """Answers that end from now on are not counted, until `restart`."""
+        self._open = False
 
     @property
     def results(self) -> Sequence[RequestResult]:
@@ -55,8 +65,11 @@ class LocustMetrics:
 
     def record(self, request: LoadRequest, answer: Answer, *, lag_s: float = 0.0) -> None:
         """Counts one answer, everywhere."""
+        if not self._open:
+            return
         result = result_of(request, answer, request.session_id, start_s=answer.sent_s - self._start_s, lag_s=lag_s)
         self._results.append(result)
+        self.count += 1
         self._unsent.append(result)
         failed = None if answer.error is None else CallFailed(f"{answer.error.value}: {answer.error_detail}")
         self._environment.events.request.fire(
@@ -79,7 +92,9 @@ class LocustMetrics:
 
     def receive(self, data: dict[str, Any]) -> None:
         """On the Locust master: takes a worker's report."""
-        self._results.extend(msgspec.convert(data.get("trieway", []), list[RequestResult]))
+        received = msgspec.convert(data.get("trieway", []), list[RequestResult])
+        self._results.extend(received)
+        self.count += len(received)
 
     def _log_rows(self, workload: str, result: RequestResult) -> None:
         if result.ttft_s is not None:

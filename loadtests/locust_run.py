@@ -11,13 +11,11 @@ from __future__ import annotations
 
 import itertools
 import logging
-import time
 from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import gevent  # type: ignore[import-untyped]  # has no stubs of its own
 import httpx
 from locust import events
 from locust.argument_parser import LocustArgumentParser
@@ -27,16 +25,17 @@ from rich.console import Console
 
 from loadtests.comparison import Run
 from loadtests.endpoint import TargetError
+from loadtests.locust_distributed import MasterLink, WorkerLink
 from loadtests.locust_metrics import LocustMetrics
+from loadtests.locust_schedule import Schedule, Share, schedule_of
 from loadtests.measures import RequestResult, summarize
 from loadtests.table import as_json, comparison_table, remarks, write_csv
+from loadtests.trace_file import TraceError
 
 log = logging.getLogger(__name__)
 
 _SESSIONS_PER_PROCESS = 1_000_000
 """Sessions are numbered from here on in the second process, and so on, so that no two processes play the same one."""
-
-_WORKERS_COME_WITHIN_S = 10.0
 
 
 class LocustRun:
@@ -46,6 +45,10 @@ class LocustRun:
         self.environment = environment
         self.metrics = LocustMetrics(environment)
         self.model = ""
+        self.schedule: Schedule | None = None
+        self.share: Share | None = Share()
+        self.master: MasterLink | None = None
+        self.started = False
         self._numbers = itertools.count()
         logging.getLogger("httpx").setLevel(logging.WARNING)  # Locust shows what libraries log
 
@@ -68,17 +71,45 @@ class LocustRun:
         process = runner.worker_index if isinstance(runner, WorkerRunner) else 0
         return process * _SESSIONS_PER_PROCESS + next(self._numbers)
 
+    def connect(self) -> None:
+        """Links this process to the others of a distributed test. A worker plays nothing until it is told its share."""
+        runner = self.environment.runner
+        if isinstance(runner, MasterRunner):
+            self.master = MasterLink(runner)
+        elif isinstance(runner, WorkerRunner):
+            self.share = None
+            WorkerLink(runner, take_share=self.take_share, close=self.metrics.close)
+
+    def take_share(self, share: Share) -> None:
+        self.share = share
+
     def start(self) -> None:
-        """Before a test: forgets the last one and finds the model. A target that does not answer is logged, and then
-        users stop at once, since `model` is empty.
+        """Before a test: forgets the last one, finds the model and reads the schedule of an open loop. What cannot be
+        used is logged, and then users send nothing, since `model` is empty.
         """
         self.metrics.restart()
+        self.schedule = None
+        self.started = True
         self._numbers = itertools.count()
         try:
             self.model = self.find_model()
-        except TargetError as error:
+            self.schedule = self.read_schedule()
+        except (TargetError, TraceError) as error:
             self.model = ""
             log.error("%s", error)
+        if self.master is not None:
+            self.master.share_out()
+
+    def stop(self) -> None:
+        """After a test: what workers have not reported yet comes in. Results stay until the next test."""
+        if self.master is not None:
+            self.master.collect()
+        self.schedule = None
+        self.started = False
+
+    def read_schedule(self) -> Schedule | None:
+        """What to send in an open loop, None for Locust's usual loop. Raises TraceError."""
+        return schedule_of(self.options) if "sessions_per_s" in self.options else None
 
     def find_model(self) -> str:
         """The model to ask for, from a server that answers. Raises TargetError, which says what to do."""
@@ -103,6 +134,8 @@ class LocustRun:
 
     def report(self) -> None:
         """At the end of the process: our own table, and the files that were asked for."""
+        if self.started:  # ended by a signal in the middle of a test
+            self.stop()
         results = self.metrics.results
         if isinstance(self.environment.runner, WorkerRunner):
             return
@@ -123,9 +156,11 @@ class LocustRun:
             )
 
 
-def register() -> None:
+def register(*, open_loop: bool = False) -> None:
     """Adds our options, and a LocustRun to every environment that Locust makes."""
     events.init_command_line_parser.add_listener(_add_options)
+    if open_loop:
+        events.init_command_line_parser.add_listener(_add_open_loop_options)
     events.init.add_listener(_attach)
 
 
@@ -140,35 +175,38 @@ def _add_options(parser: LocustArgumentParser) -> None:
     parser.add_argument("--results-json", default="", help="Write the summaries here, at the end")
 
 
+def _add_open_loop_options(parser: LocustArgumentParser) -> None:
+    parser.add_argument("--trace", default="", help="Replay this trace with its own arrival times")
+    parser.add_argument("--limit", type=int, default=0, help="Use only the first so many requests of the trace")
+    parser.add_argument("--workload", default="sharegpt_like", help="Without a trace: the kind of traffic to generate")
+    parser.add_argument("--sessions", type=int, default=100, help="Sessions to generate")
+    parser.add_argument("--sessions-per-s", type=float, default=2.0, help="Sessions that start per second (Poisson)")
+    parser.add_argument("--rate", type=float, default=1.0, help="Sessions arrive this many times as often")
+    parser.add_argument("--max-in-flight", type=int, default=512, help="Most requests that a process sends at once")
+
+
 def _attach(environment: Environment, **_: Any) -> None:
     run = LocustRun(environment)
     vars(environment)["trieway"] = run
+    run.connect()
     if run.options.headless and not isinstance(environment.runner, WorkerRunner):
         try:
             run.find_model()
-        except TargetError as error:
+            run.read_schedule()
+        except (TargetError, TraceError) as error:
             Console(stderr=True, soft_wrap=True).print(f"Error: {error}", markup=False, highlight=False)
-            if isinstance(environment.runner, MasterRunner):
-                _send_home(environment.runner, run.options.expect_workers)
+            if run.master is not None:
+                run.master.send_home(run.options.expect_workers)
             raise SystemExit(1) from error
     hooks = environment.events
 
     hooks.test_start.add_listener(lambda **_: run.start())
+    hooks.test_stop.add_listener(lambda **_: run.stop())
     hooks.quitting.add_listener(lambda **_: run.report())
     hooks.report_to_master.add_listener(lambda client_id, data: run.metrics.send(data))
     hooks.worker_report.add_listener(lambda client_id, data: run.metrics.receive(data))
     if environment.web_ui is not None and environment.web_ui.app is not None:
         environment.web_ui.app.add_url_rule("/trieway", "trieway", lambda: _page(run))
-
-
-def _send_home(master: MasterRunner, expected: int) -> None:
-    """Quits the workers of a test that cannot start. Those that have not come yet are waited for, or they would wait
-    for a master that has gone.
-    """
-    until_s = time.monotonic() + _WORKERS_COME_WITHIN_S
-    while len(master.clients.ready) < expected and time.monotonic() < until_s:
-        gevent.sleep(0.05)
-    master.quit()
 
 
 def _page(run: LocustRun) -> tuple[bytes, int, dict[str, str]]:

@@ -7,8 +7,18 @@ example `locust -f loadtests/locustfile.py --headless -u 50 -r 5 -t 2m --host ..
 from __future__ import annotations
 
 from loadtests.locust_run import register
-from loadtests.users import AgentUser, ChattingUser, DocumentUser, FewShotUser, OneOffUser, SharedPromptUser
+from loadtests.users import (
+    AgentUser,
+    ChattingUser,
+    DocumentUser,
+    FewShotUser,
+    MixedUser,
+    OneOffUser,
+    SharedPromptUser,
+    ShareGptUser,
+)
 
-__all__ = ["AgentUser", "ChattingUser", "DocumentUser", "FewShotUser", "OneOffUser", "SharedPromptUser"]
+__all__ = ["AgentUser", "ChattingUser", "DocumentUser", "FewShotUser", "MixedUser", "OneOffUser", "ShareGptUser",
+           "SharedPromptUser"]  # fmt: skip
 
 register()

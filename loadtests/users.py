@@ -7,8 +7,6 @@ server said becomes part of the history of a chat. Used by locustfile.py.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from random import Random
 from typing import ClassVar
 
@@ -16,10 +14,21 @@ from locust import User, task
 from locust.env import Environment
 from locust.exception import StopUser
 
-from loadtests.load_request import Json, LoadRequest
+from loadtests.load_request import LoadRequest, with_answers
 from loadtests.locust_client import GeventChatClient
 from loadtests.locust_run import LocustRun
-from loadtests.workloads import AgentLoop, FewShot, MultiTurn, Rag, SharedPrefix, Uniform, Workload, session_of
+from loadtests.workloads import (
+    AgentLoop,
+    FewShot,
+    Mix,
+    MultiTurn,
+    Rag,
+    SharedPrefix,
+    ShareGptLike,
+    Uniform,
+    Workload,
+    session_of,
+)
 from loadtests.workloads.base import rng_of
 
 
@@ -73,19 +82,6 @@ class ChatUser(User):
         self._said = {}
 
 
-def with_answers(request: LoadRequest, said: Mapping[int, str]) -> LoadRequest:
-    """The request with what the server really said in place of scripted answers: `said` has texts by position among
-    the messages. Messages with tool calls stay as scripted, since what follows answers those calls.
-    """
-    messages: Sequence[Json] = [
-        {**message, "content": said[position]}
-        if said.get(position) and message["role"] == "assistant" and "tool_calls" not in message
-        else message
-        for position, message in enumerate(request.messages)
-    ]
-    return replace(request, messages=messages)
-
-
 class SharedPromptUser(ChatUser):
     """One question to one of a few applications with long system prompts."""
 
@@ -127,4 +123,19 @@ class OneOffUser(ChatUser):
     """Unrelated prompts that no cache can help."""
 
     kind = Uniform
+    weight = 1
+
+
+class ShareGptUser(ChatUser):
+    """Conversations with lengths like ShareGPT's, for comparison with benchmarks that use it."""
+
+    kind = ShareGptLike
+    weight = 1
+    pause_s = 10.0
+
+
+class MixedUser(ChatUser):
+    """A client of many habits: each session is of another kind."""
+
+    kind = Mix
     weight = 1
