@@ -1,7 +1,8 @@
 """SMG's cache_aware policy, to compare with what many run today.
 
-Source: lightseekorg/smg 1.9.0, model_gateway/src/policies/cache_aware.rs, its string tree for HTTP workers; defaults of
-the command line of smg 1.13.0 and sglang-router 0.3.2. Written from the published algorithm; blocks of the prompt key
+Source: lightseekorg/smg 1.9.0, model_gateway/src/policies/cache_aware.rs and the string tree that it uses for HTTP
+workers, crates/kv_index/src/string_tree.rs, whose "last tenant" of a node is the one that created it and stays it;
+defaults of the command line of smg 1.13.0 and sglang-router 0.3.2. Written from the algorithm; blocks of the prompt key
 stand for characters of text. Differences: a worker that left is forgotten (1.9.0 keeps it in its tree), and every use
 counts for eviction (there one of eight).
 """
@@ -45,26 +46,27 @@ class SmgCacheAwareConfig:
 
 
 class SmgCacheAware:
-    """Load counts requests. A match is followed to the last worker that used it, however busy below the gate."""
+    """Load counts requests. A match is followed to the worker that was sent it first, however busy below the gate."""
 
     def __init__(self, config: SmgCacheAwareConfig, rng: Random) -> None:
         del rng  # ties go to the worker that has had fewer requests, then to the first
         self._config = config
         self._tenants: dict[WorkerId, RecentBlocks] = {}
+        self._owners: dict[int, WorkerId] = {}  # block -> who was sent it first
         self._processed: Counter[WorkerId] = Counter()
         self._uses = 0
         self._evict_at_s: float | None = None
 
     def select(self, request: RoutingRequest, workers: Workers) -> Decision:
-        """Uneven load or a short match: the fewest in flight; else the last holder. O(workers x log blocks)."""
+        """Uneven load or a short match: the fewest in flight; else the owner of the match. O(workers x log blocks)."""
         loads = [worker.in_flight for worker in workers]
         least, most = min(loads), max(loads)
         config = self._config
         if most - least > config.balance_abs_threshold and most > config.balance_rel_threshold * least:
             return self._decide(self._least_loaded(workers), Reason.LEAST_LOADED, request)
-        depth, holder = self._last_tenant(request)
+        depth, owner = self._match(request)
         if depth * request.key.block_tokens > config.cache_threshold * request.key.prompt_tokens:
-            chosen = next((worker for worker in workers if worker.id == holder), workers[0])
+            chosen = next((worker for worker in workers if worker.id == owner), workers[0])
             return self._decide(chosen, Reason.PREFIX, request)
         return self._decide(self._least_loaded(workers), Reason.NO_PREFIX, request)
 
@@ -76,6 +78,8 @@ class SmgCacheAware:
                 worker = event.decision.worker
                 self._processed[worker] += 1
                 self._tenants.setdefault(worker, RecentBlocks()).insert(event.request.key.blocks, self._uses)
+                for block in event.request.key.blocks:
+                    self._owners.setdefault(block, worker)
                 self._evict(event)
             case WorkerLeft():
                 self._tenants.pop(event.worker, None)
@@ -85,16 +89,21 @@ class SmgCacheAware:
             case _:
                 pass
 
-    def _last_tenant(self, request: RoutingRequest) -> tuple[int, WorkerId | None]:
-        """The deepest match among all workers, and who used its last block most recently."""
+    def _match(self, request: RoutingRequest) -> tuple[int, WorkerId | None]:
+        """The deepest match among all workers, and the owner of its last block."""
         blocks = request.key.blocks
-        deepest, latest, holder = 0, 0.0, None
+        deepest, holder = 0, None
         for worker, stored in self._tenants.items():
             depth = stored.match(blocks)
-            mark = (stored.mark(blocks[depth - 1]) or 0.0) if depth else 0.0
-            if depth and (depth, mark) > (deepest, latest):
-                deepest, latest, holder = depth, mark, worker
-        return deepest, holder
+            if depth > deepest:
+                deepest, holder = depth, worker
+        if deepest == 0:
+            return 0, None
+        owner = self._owners.get(blocks[deepest - 1])
+        owned = self._tenants.get(owner) if owner is not None else None
+        if owned is None or owned.mark(blocks[deepest - 1]) is None:
+            return deepest, holder  # the owner has lost it: anyone who holds it
+        return deepest, owner
 
     def _least_loaded(self, workers: Workers) -> WorkerView:
         return min(workers, key=lambda worker: (worker.in_flight, self._processed[worker.id]))
@@ -112,6 +121,11 @@ class SmgCacheAware:
         if event.at_s < self._evict_at_s:
             return
         self._evict_at_s = event.at_s + self._config.eviction_interval_s
-        capacity_blocks = int(self._config.max_tree_tokens / max(1.0, event.request.key.block_tokens))
-        for stored in self._tenants.values():
-            stored.trim(max(1, capacity_blocks))
+        capacity_blocks = max(1, int(self._config.max_tree_tokens / max(1.0, event.request.key.block_tokens)))
+        gone = sum(stored.trim(capacity_blocks) for stored in self._tenants.values())
+        if gone:
+            self._owners = {
+                block: owner
+                for block, owner in self._owners.items()
+                if owner in self._tenants and self._tenants[owner].mark(block) is not None
+            }
