@@ -118,11 +118,11 @@ class ExpectedTtft:
             new = prompt_tokens - cached
             own_s = book.rate.seconds(new, cached)
             wait_s = book.backlog_s(now_s)
-            memory_s = config.memory_weight * book.memory_wait_s(need_tokens)
+            memory_s = config.memory_weight * book.memory_wait_s(blocks, found, block_tokens, need_tokens)
             displaced = book.displaced_tokens(new + demand.answer_tokens)
             terms = (
                 wait_s,
-                memory_s - wait_s if memory_s > wait_s else 0.0,
+                memory_s,
                 own_s,
                 own_s * len(book.running) * config.decode_weight,
                 wanted * displaced * book.token_s(),

@@ -28,7 +28,7 @@ class Booking:
     """One request on one worker, from its dispatch to its end. Written by WorkerBook only."""
 
     __slots__ = (
-        "cached_tokens", "dispatched_s", "entry", "evicted_before", "features", "first_s", "footprint_tokens",
+        "answer_tokens", "cached_tokens", "dispatched_s", "entry", "evicted_before", "features", "first_s",
         "memory_free", "own_s", "prompt_tokens", "request_id", "stream", "use",
     )  # fmt: skip
 
@@ -40,7 +40,7 @@ class Booking:
         self.first_s: float | None = None
         self.cached_tokens = 0.0
         self.prompt_tokens = 0.0
-        self.footprint_tokens = 0.0
+        self.answer_tokens = 0.0
         self.own_s = 0.0
         self.features = (0.0, 0.0, 0.0, 0.0)
         self.stream = True
@@ -67,8 +67,9 @@ class WorkerBook:
         self.image = CacheImage(capacity_tokens, capacity_blocks, self._note_eviction)
         self.queue: OrderedDict[RequestId, Booking] = OrderedDict()
         self.running: dict[RequestId, Booking] = {}
-        self.active_tokens = 0.0
-        self.residence_s = 2.0  # 300 tokens of answer at 7 ms, until it is learned
+        self.answers_tokens = 0.0  # room that requests in flight may need for their answers
+        self.answer_s = 2.0  # decoding of a mean answer by itself: 300 tokens at 7 ms, until it is learned
+        self._decode_step_s = 0.007
         self.evicted: OrderedDict[int, float] = OrderedDict()
         self.unwanted_tokens = 0.0  # evicted and long forgotten; collected by the policy
         self.reports_cache = False
@@ -99,15 +100,21 @@ class WorkerBook:
             waiting_s += max(0.0, self._foreign_s - max(0.0, now_s - self._foreign_at_s))
         return waiting_s
 
-    def memory_wait_s(self, need_tokens: float) -> float:
-        """Seconds until enough running requests have ended for `need_tokens` to fit: a full cache of running requests
-        turns over once per mean time that one stays.
+    def memory_wait_s(self, blocks: Sequence[int], found: int, block_tokens: float, need_tokens: float) -> float:
+        """Seconds of decoding until enough running requests have ended for `need_tokens` to fit, besides the prefill that
+        comes first: SGLang prefills whenever it can, so a memory full of running requests is free again after about
+        as much decoding as a mean answer takes.
         """
-        capacity = self.image.capacity_tokens
-        short = self.active_tokens + need_tokens - capacity
-        if short <= 0.0 or self.active_tokens <= 0.0:
+        image = self.image
+        capacity = image.capacity_tokens
+        held = image.held_tokens + self.answers_tokens
+        short = held + need_tokens - capacity
+        if short <= 0.0 or held <= 0.0:
             return 0.0
-        return short / capacity * self.residence_s
+        short -= image.locked(blocks, found) * block_tokens
+        if short <= 0.0:
+            return 0.0
+        return short / capacity * self.answer_s
 
     def displaced_tokens(self, new_tokens: float) -> float:
         """Cached tokens that would be evicted for `new_tokens` more."""
@@ -128,8 +135,7 @@ class WorkerBook:
         booking.prompt_tokens = prompt_tokens
         booking.cached_tokens = min(use.found_blocks * block_tokens, prompt_tokens - 1.0)
         booking.evicted_before = evicted_before
-        shared = min(use.locked_blocks * block_tokens, prompt_tokens)
-        booking.footprint_tokens = prompt_tokens - shared + demand.answer_tokens
+        booking.answer_tokens = demand.answer_tokens
         new_tokens = prompt_tokens - booking.cached_tokens
         booking.features = self.rate.features(new_tokens, booking.cached_tokens)
         booking.own_s = sum(booking.features)
@@ -139,8 +145,9 @@ class WorkerBook:
             self._credit_s = 0.0
         self.queue[request_id] = booking
         self._queued_s += booking.own_s
-        self.active_tokens += booking.footprint_tokens
-        booking.memory_free = self.active_tokens <= 0.9 * self.image.capacity_tokens
+        self.answers_tokens += booking.answer_tokens
+        held = self.image.held_tokens + self.answers_tokens
+        booking.memory_free = held <= 0.9 * self.image.capacity_tokens
         return booking
 
     def first_token(self, booking: Booking, at_s: float) -> None:
@@ -162,16 +169,15 @@ class WorkerBook:
             self._dequeue(booking)
             self._since_s = max(self._since_s, at_s) if computed else self._since_s
         self.running.pop(booking.request_id, None)
-        self.active_tokens = max(0.0, self.active_tokens - booking.footprint_tokens)
+        self.answers_tokens = max(0.0, self.answers_tokens - booking.answer_tokens)
         if not self.queue and not self.running:
-            self.active_tokens = 0.0
+            self.answers_tokens = 0.0
         if computed:
             partial = booking.prompt_tokens - len(booking.entry.blocks) * booking.entry.block_tokens
             self.image.reuse(booking.entry)
             self.image.grow(booking.entry, max(0.0, partial) + answer_tokens)
-            if booking.first_s is not None and booking.stream:
-                stayed_s = max(0.01, min(600.0, at_s - booking.first_s)) + booking.own_s
-                self.residence_s += 0.05 * (stayed_s - self.residence_s)
+            if booking.first_s is not None and booking.stream and answer_tokens > 8:
+                self._measure_decode(at_s - booking.first_s, answer_tokens)
         else:
             self.image.cut(booking.entry, booking.use.found_blocks)
         self.image.release(booking.entry)
@@ -206,14 +212,16 @@ class WorkerBook:
         self._foreign_s = self._credit_s = 0.0
         if report.waiting_uncached_tokens is None or not 0 <= report.waiting_uncached_tokens <= 10**9:
             return
-        recent_s = sum(b.own_s for b in self.queue.values() if at_s - b.dispatched_s < SETTLED_S)
-        ours_s = self.backlog_s(at_s) - recent_s
-        theirs_s = report.waiting_uncached_tokens * self.token_s()
-        step_s = STEP_TOKENS * self.token_s()
-        if theirs_s > ours_s + step_s:
-            self._foreign_s, self._foreign_at_s = theirs_s - max(0.0, ours_s), at_s
-        elif ours_s > theirs_s + step_s:
-            self._credit_s = ours_s - theirs_s - step_s
+        older = [one for one in self.queue.values() if at_s - one.dispatched_s >= SETTLED_S]
+        booked_tokens = sum(one.prompt_tokens - one.cached_tokens for one in self.queue.values())
+        unknown_tokens = report.waiting_uncached_tokens - booked_tokens - STEP_TOKENS
+        if unknown_tokens > 0:
+            self._foreign_s, self._foreign_at_s = unknown_tokens * self.token_s(), at_s
+        elif report.waiting == 0 and report.waiting_uncached_tokens == 0 and older:
+            # All of it is in the step under way, or done: one step of the longest prompt at most is left.
+            left_s = max(one.own_s * min(1.0, 2 * STEP_TOKENS / one.prompt_tokens) for one in older)
+            self._credit_s = max(0.0, sum(one.own_s for one in older) - left_s)
+            self._since_s = at_s
 
     def cache_cleared(self) -> None:
         """The image starts empty; speed and booked work stay."""
@@ -249,6 +257,14 @@ class WorkerBook:
                 self._group_start_s = None
             self._group_terms = booking.features
         self._group_end_s = at_s
+
+    def _measure_decode(self, took_s: float, answer_tokens: float) -> None:
+        """Learn how long a decode step takes: of what answers show, the lower quarter, for the rest was held up."""
+        step_s = took_s / answer_tokens
+        if not 1e-5 < step_s < 10.0:
+            return
+        self._decode_step_s *= 0.9875 if step_s < self._decode_step_s else 1.0042
+        self.answer_s += 0.05 * (self._decode_step_s * min(answer_tokens, 16_384.0) - self.answer_s)
 
     def _resize(self, *, shrink: bool | None) -> None:
         low, high = (0.5, 1.2) if self._reported_capacity else (0.02, 50.0)

@@ -48,13 +48,12 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Use:
-    """What a use found: leading `found_blocks`, of which `locked_blocks` belong to prompts still in flight, and when
-    stretches of them were used before: (depth where the stretch ends, tick), shallowest first.
+    """What a use found: leading `found_blocks`, and when stretches of them were used before, as (depth where the stretch
+    ends, tick), shallowest first. The tick is 0 for what a request in flight holds.
     """
 
     entry: Entry
     found_blocks: int
-    locked_blocks: int
     before: tuple[tuple[int, int], ...]
 
 
@@ -72,9 +71,11 @@ class CacheImage:
         self.capacity_tokens = capacity_tokens
         self.capacity_blocks = capacity_blocks
         self.size_tokens = 0.0
+        self.held_tokens = 0.0
         self._evicted = evicted
         self._owner: dict[int, Entry] = {}
         self._recent: OrderedDict[int, Entry] = OrderedDict()
+        self._held: set[Entry] = set()
         self._tick = 0
 
     @property
@@ -100,9 +101,10 @@ class CacheImage:
     def use(self, blocks: Sequence[int], block_tokens: float, tail_tokens: float) -> Use:
         """A request uses this prompt: all of it becomes the most recent, and is held until `release`. O(blocks)."""
         entry = Entry(blocks, block_tokens, tail_tokens)
-        found, locked, before = self._take(entry)
+        self._held.add(entry)
+        found, before = self._take(entry)
         self._shrink()
-        return Use(entry, found, locked, tuple(before))
+        return Use(entry, found, tuple(before))
 
     def reuse(self, entry: Entry) -> None:
         """The request goes on with its prompt: it is the most recent again. Only while held."""
@@ -111,17 +113,29 @@ class CacheImage:
 
     def grow(self, entry: Entry, tail_tokens: float) -> None:
         """Besides its blocks, the entry now takes `tail_tokens`."""
-        if entry.stored:
-            self.size_tokens -= entry.tokens
+        self._count(entry, -1)
         entry.tail_tokens = tail_tokens
-        if entry.stored:
-            self.size_tokens += entry.tokens
+        self._count(entry, 1)
         self._shrink()
 
     def release(self, entry: Entry) -> None:
-        """No request holds the entry any longer: it may be evicted."""
+        """No request holds the entry any longer: it may be evicted, but for what other held prompts share with it."""
+        if not entry.held:
+            return
+        self._count(entry, -1)
         entry.held = False
-        self._trim(entry)
+        self._held.discard(entry)
+        self._count(entry, 1)
+        shared, heir = 0, None
+        for other in self._held:
+            common = _common(entry.blocks, other.blocks, entry.first)
+            if common > shared:
+                shared, heir = common, other
+        if heir is not None and entry.stored:
+            self._take(heir)
+        if entry.stored:
+            self._trim(entry)
+        self._shrink()
 
     def forget_until(self, used_at: int) -> None:
         """Drop what was last used at tick `used_at` or before and is not held: the worker has evicted it, as it would
@@ -143,12 +157,12 @@ class CacheImage:
         """
         if not entry.stored or entry.first > keep_blocks:
             return
-        self.size_tokens -= entry.tokens
+        self._count(entry, -1)
         for block in entry.blocks[keep_blocks:]:
             self._owner.pop(block, None)
         entry.blocks = entry.blocks[:keep_blocks]
         entry.tail_tokens = 0.0
-        self.size_tokens += entry.tokens
+        self._count(entry, 1)
 
     def clear(self) -> None:
         """Forget everything."""
@@ -156,28 +170,47 @@ class CacheImage:
             entry.stored = False
         self._owner.clear()
         self._recent.clear()
-        self.size_tokens = 0.0
+        self.size_tokens = self.held_tokens = 0.0
 
-    def _take(self, entry: Entry) -> tuple[int, int, list[tuple[int, int]]]:
+    def locked(self, blocks: Sequence[int], found: int) -> int:
+        """Of the `found` leading blocks that are here, how many no eviction can take now. Reads only; O(log found)."""
+        owner = self._owner
+        low, high = -1, found  # blocks[low] is locked, blocks[high] is not
+        while low + 1 < high:
+            middle = (low + high) // 2
+            holder = owner.get(blocks[middle])
+            if holder is not None and holder.held:
+                low = middle
+            else:
+                high = middle
+        return high
+
+    def _count(self, entry: Entry, sign: int) -> None:
+        """Adds (1) or takes off (-1) what the entry takes now, if it is stored."""
+        if entry.stored:
+            tokens = sign * entry.tokens
+            self.size_tokens += tokens
+            if entry.held:
+                self.held_tokens += tokens
+
+    def _take(self, entry: Entry) -> tuple[int, list[tuple[int, int]]]:
         """Makes `entry` the most recent owner of all its blocks. Its list of blocks must be whole."""
         blocks, owner = entry.blocks, self._owner
         if entry.stored:
             limit = found = entry.first
-            self.size_tokens -= entry.tokens
+            self._count(entry, -1)
             del self._recent[entry.used_at]
         else:
             limit, found = len(blocks), self.match(blocks)
         before: list[tuple[int, int]] = []
-        depth = locked = 0
+        depth = 0
         while depth < found:
             holder = owner.get(blocks[depth])
             if holder is None:  # only where block hashes are not chained, against the contract
                 depth += 1
                 continue
             end = self._end_of(holder, blocks, depth, found)
-            before.append((end, holder.used_at))
-            if holder.held:
-                locked = end
+            before.append((end, 0 if holder.held else holder.used_at))
             self._lose(holder, end)
             depth = end
         owner.update(zip(blocks[:limit] if limit < len(blocks) else blocks, repeat(entry)))
@@ -186,8 +219,8 @@ class CacheImage:
         entry.used_at = self._tick
         entry.stored = True
         self._recent[self._tick] = entry
-        self.size_tokens += entry.tokens
-        return found, locked, before
+        self._count(entry, 1)
+        return found, before
 
     def _end_of(self, holder: Entry, blocks: Sequence[int], depth: int, limit: int) -> int:
         """Where the stretch of `blocks` that `holder` owns, from `depth` on, ends."""
@@ -205,14 +238,14 @@ class CacheImage:
 
     def _lose(self, holder: Entry, first: int) -> None:
         """`holder` keeps only what is deeper than `first`."""
-        self.size_tokens -= holder.tokens
+        self._count(holder, -1)
         holder.first = first
         if first >= holder.end and not holder.held:
             # A longer prompt took all of it. Its answer, if any, is part of that prompt now, or soon evicted.
             holder.stored = False
             del self._recent[holder.used_at]
             return
-        self.size_tokens += holder.tokens
+        self._count(holder, 1)
         if not holder.held:
             self._trim(holder)
 
@@ -244,6 +277,26 @@ class CacheImage:
         owner = self._owner
         for block in entry.blocks[entry.first - entry.base :]:
             owner.pop(block, None)
-        self.size_tokens -= entry.tokens
+        self._count(entry, -1)
         entry.stored = False
         del self._recent[entry.used_at]
+
+
+def _common(one: Sequence[int], other: Sequence[int], least: int) -> int:
+    """How many leading blocks two whole prompts share; 0 if it is not more than `least`. O(log blocks): the hashes are
+    chained, so an equal block means that all before it are equal.
+    """
+    high = min(len(one), len(other))
+    if least >= high or one[least] != other[least]:
+        return 0
+    if one[high - 1] == other[high - 1]:
+        return high
+    low = least
+    high -= 1
+    while low + 1 < high:
+        middle = (low + high) // 2
+        if one[middle] == other[middle]:
+            low = middle
+        else:
+            high = middle
+    return high
