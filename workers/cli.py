@@ -52,6 +52,12 @@ _LEVELS = ("debug", "info", "warning", "error")
     help="Order of waiting requests: first come first served, or longest prefix match.",
 )
 @click.option(
+    "--overlap/--no-overlap",
+    default=DEFAULTS.overlap,
+    show_default=True,
+    help="Plan each step while the one before it runs, as SGLang does without --disable-overlap-schedule.",
+)
+@click.option(
     "--context-length",
     type=int,
     default=DEFAULTS.context_length,

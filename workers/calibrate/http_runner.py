@@ -37,7 +37,7 @@ class HttpRunner:
 
     async def __aenter__(self) -> HttpRunner:
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0),
+            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=2.0),  # uvicorn closes after 5 s
             timeout=aiohttp.ClientTimeout(total=CALL_TIMEOUT_S),
             headers=self._headers,
             read_bufsize=2**20,
@@ -116,6 +116,10 @@ class HttpRunner:
                     if response.status == 200:
                         return
                     text = await response.text()
+            except aiohttp.ServerDisconnectedError as error:  # a kept connection that the server was closing
+                if time.monotonic() > deadline_s:
+                    raise ServerProblem(f"{self._url}/flush_cache: {error}") from error
+                continue
             except (aiohttp.ClientError, TimeoutError, OSError) as error:
                 raise ServerProblem(f"{self._url}/flush_cache: {error}") from error
             if time.monotonic() > deadline_s:

@@ -38,6 +38,7 @@ class ServerFacts:
             chunked_prefill_tokens=self.chunked_prefill_tokens,
             max_prefill_tokens=self.max_prefill_tokens,
             schedule_policy=self.schedule_policy if self.schedule_policy in {"fcfs", "lpm"} else "fcfs",
+            overlap=self.overlap,
         )
 
     def as_json(self) -> dict[str, Any]:

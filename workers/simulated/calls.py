@@ -27,6 +27,7 @@ class Call:
     """What one HTTP request asks of the engine: `prompts`, each to be answered `n` times.
 
     `fixed`, where given, is the text of every answer (forced tool calls). `rank` is None where the server may choose.
+    `text`: whether the server must make the tokens from text.
     """
 
     prompts: Sequence[Sequence[int]]
@@ -36,6 +37,7 @@ class Call:
     n: int
     rank: int | None
     fixed: str | None = None
+    text: bool = True
 
 
 def sampling_of(request: Common, *, max_tokens: int | None, json_schema: dict[str, Any] | None = None) -> Sampling:

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
 
-from workers.simulated.cost_model import PARAMETERS, CostModel
+from workers.simulated.cost_model import OPTIONAL, PARAMETERS, CostModel
 from workers.simulated.errors import BadOption
 
 _KEYS = tuple(field.name for field in fields(CostModel))
@@ -24,7 +24,7 @@ def read_cost_model(path: Path) -> CostModel:
     if not isinstance(table, dict):
         raise BadOption(f"{path}: expected one table of parameters")
     values = {key: _value(path, key, value) for key, value in table.items()}
-    missing = [name for name in PARAMETERS if name not in values]
+    missing = [name for name in PARAMETERS if name not in values and name not in OPTIONAL]
     if missing:
         raise BadOption(f"{path}: {missing[0]} is missing; a cost model needs {', '.join(PARAMETERS)}")
     try:
@@ -36,15 +36,17 @@ def read_cost_model(path: Path) -> CostModel:
 def write_cost_model(model: CostModel, path: Path) -> None:
     """Writes the file that `read_cost_model` reads back as an equal model. Raises BadOption."""
     table: Mapping[str, float | str] = {key: getattr(model, key) for key in _KEYS}
-    if _kind(path) == "json":
-        text = json.dumps(table, indent=2) + "\n"
-    else:  # JSON's numbers are TOML's; so are its strings, but for the delete character
-        text = "".join(f"{key} = {json.dumps(value, ensure_ascii=False)}\n" for key, value in table.items())
-        text = text.replace("\x7f", "\\u007F")
+    text = json.dumps(table, indent=2) + "\n" if _kind(path) == "json" else cost_model_toml(model)
     try:
         path.write_text(text, encoding="utf-8")
     except OSError as error:
         raise BadOption(f"{path}: {error.strerror}") from error
+
+
+def cost_model_toml(model: CostModel) -> str:
+    """The text of a TOML parameter file. JSON's numbers are TOML's; so are its strings, but for the delete character."""
+    lines = [f"{key} = {json.dumps(getattr(model, key), ensure_ascii=False)}\n" for key in _KEYS]
+    return "".join(lines).replace("\x7f", "\\u007F")
 
 
 def _kind(path: Path) -> str:

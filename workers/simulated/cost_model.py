@@ -28,6 +28,11 @@ class CostModel:
     costs the same for each pair, but no less than `prefill_context_s` for each token of the longest context, because
     few new tokens cannot fill the GPU.
 
+    Before a request can join a step, the server's front end reads it, one request after another (a single process, as
+    SGLang's tokenizer manager is): `front_end_request_s`, plus `front_end_token_s` for each prompt token, plus
+    `front_end_text_token_s` for each token that must be made from text. `front_end_latency_s` more pass between a client
+    and the engine, there and back, and hold nobody up. See front_end.py.
+
     A decode step takes `decode_step_base_s`, plus `decode_request_s` for each request, plus `decode_context_s` for each
     token of KV that it reads.
     """
@@ -39,6 +44,10 @@ class CostModel:
     decode_step_base_s: float
     decode_request_s: float
     decode_context_s: float
+    front_end_latency_s: float = 0.0
+    front_end_request_s: float = 0.0
+    front_end_token_s: float = 0.0
+    front_end_text_token_s: float = 0.0
     model: str = ""
     hardware: str = ""
     sglang_version: str = ""
@@ -91,6 +100,8 @@ class CostModel:
 
 PARAMETERS = tuple(field.name for field in fields(CostModel) if field.name.endswith("_s"))
 """The names of the parameters that are seconds; the other fields say where they come from."""
+OPTIONAL = tuple(name for name in PARAMETERS if name.startswith("front_end_"))
+"""Those that a file may leave out."""
 _STEPS = ("prefill_step_s", "decode_step_base_s")
 
 H200_QWEN3_8B = CostModel(

@@ -1,12 +1,13 @@
 """One SGLang scheduler as a pure step: continuous batching over a KV cache, on whatever clock the caller keeps.
 
-`step` does one prefill or decode iteration at once and says how long the modelled GPU takes for it; requests submitted
-meanwhile join the next. Prefill comes before decode, as in SGLang without mixed chunks. No wall time, no text, no I/O.
-Used by rank.py (wall time) and loadtests.replay (virtual time).
+`step` does one prefill or decode iteration at once and says how long the modelled GPU takes for it. Requests submitted
+meanwhile join the next, or with `overlap` the one after it. Prefill comes before decode, as in SGLang without mixed
+chunks. No wall time, no text, no I/O. Used by rank.py (wall time), loadtests.replay and calibration (virtual time).
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
@@ -76,11 +77,14 @@ class Engine:
         self.memory = KvMemory(config.kv_capacity_tokens, config.page_size, listener)
         self._states: dict[str, RequestState] = {}
         self._waiting = WaitingQueue(lpm=config.schedule_policy == "lpm")
+        self._arrived: deque[tuple[float, RequestState]] = deque()  # with `overlap`: not seen yet, by time of arrival
         self._chunked: RequestState | None = None  # admitted in part, goes on in the next prefill step
         self._batch = DecodeBatch(config.page_size)
         self._memory_full = False  # nothing is admitted before something is freed (SGLang: batch_is_full)
         self._ratio = config.new_token_ratio
         self._meter = LoadMeter()
+        self._last_start_s = 0.0  # when the last iteration began, and when the GPU is free after it
+        self._free_s = float("-inf")
 
     @property
     def idle(self) -> bool:
@@ -88,14 +92,16 @@ class Engine:
         return not self._states
 
     def submit(self, request: EngineRequest, now_s: float) -> None:
-        """Queues a request. Raises ValueError for one that could never run, or whose rid is in use."""
-        del now_s  # for symmetry with `step`; nothing here depends on the moment of arrival
+        """Queues a request. Times never go back. Raises ValueError for one that could never run, or whose rid is in use."""
         self._check(request)
         if not self._states:
             self._ratio = self.config.new_token_ratio
         state = RequestState(request)
         self._states[request.rid] = state
-        self._waiting.append(state)
+        if self.config.overlap:
+            self._arrived.append((now_s, state))
+        else:
+            self._waiting.append(state)
 
     def abort(self, rid: str) -> bool:
         """Ends a request now, wherever it is; what it has computed stays in the cache. False when it is not here."""
@@ -107,6 +113,7 @@ class Engine:
         elif state is self._chunked:
             self._chunked = None
         else:
+            self._see_arrivals(float("inf"))
             self._waiting.remove(state)
             return True
         self.memory.release(state, keep=True)
@@ -122,8 +129,9 @@ class Engine:
 
     def load(self) -> EngineLoad:
         """What GET /v1/loads reports. Matches every waiting prompt against the cache, so not for every step."""
-        waiting = [self.memory.matched_tokens(state) for state in self._waiting]
-        waiting_tokens = sum(state.fill_tokens for state in self._waiting)
+        states = [*self._waiting, *(state for _, state in self._arrived)]
+        waiting = [self.memory.matched_tokens(state) for state in states]
+        waiting_tokens = sum(state.fill_tokens for state in states)
         chunk_left = 0 if self._chunked is None else self._chunked.fill_tokens - self._chunked.kv_tokens
         return self._meter.load(
             config=self.config,
@@ -140,6 +148,13 @@ class Engine:
         With `horizon_s`, as many decode iterations as come before the first finish, and before the first iteration that
         ends at `horizon_s` or later, are done in one step; its outputs then list only the requests that finished.
         """
+        if self._arrived:
+            if self._runs:
+                self._see_arrivals(self._last_start_s)
+            elif now_s < self._free_s:
+                return StepResult(kind=StepKind.DECODE, duration_s=self._free_s - now_s)
+            else:
+                self._see_arrivals(float("inf"))
         retracted: list[str] = []
         while True:
             planned = self._plan_prefill()
@@ -158,13 +173,32 @@ class Engine:
         prefill or a retraction. Changes nothing.
         """
         batch = self._batch
-        waiting = len(self._waiting) and not self._memory_full
+        waiting = (len(self._waiting) or self._arrived) and not self._memory_full
         if self._chunked is not None or waiting or not len(batch):
             return None
         if batch.pages_needed(1) > self.memory.available_pages:
             return None
         size, context = len(batch), batch.context_tokens
         return self.cost_model.decode_s(size, context, self._foldable(size, context, float("inf")))
+
+    @property
+    def _runs(self) -> bool:
+        """Whether the next step was planned, in part at least, before anything that has just arrived."""
+        return bool(len(self._batch) or len(self._waiting) or self._chunked is not None)
+
+    def _see_arrivals(self, until_s: float) -> None:
+        """Lets what arrived by then wait for admission."""
+        while self._arrived and self._arrived[0][0] <= until_s:
+            self._waiting.append(self._arrived.popleft()[1])
+
+    def _ran(self, start_s: float, end_s: float, size: int, context: int) -> None:
+        """Notes when the last iteration ran. With `overlap`, the next one is launched before its results are known; so
+        where every request has ended, one more decode step of `size` requests runs in vain.
+        """
+        self._last_start_s = start_s
+        self._free_s = end_s
+        if self.config.overlap and not self._runs:
+            self._free_s += self.cost_model.decode_step_s(size, context)
 
     def _check(self, request: EngineRequest) -> None:
         """Raises ValueError unless the request can run when it is alone."""
@@ -222,6 +256,8 @@ class Engine:
             if plan.state is not self._chunked:
                 outputs.append(self._prefilled(plan.state))
         tokens = sum(plan.chunk.new_tokens for plan in planned)
+        context = sum(sum(plan.chunk) for plan in planned)
+        self._ran(now_s, now_s + duration_s, len(planned), context)
         self._meter.prefilled(planned, duration_s)
         self._meter.produced(sum(output.new_tokens for output in outputs), 0, now_s + duration_s)
         return StepResult(
@@ -287,7 +323,10 @@ class Engine:
         config = self.config
         decay = (config.new_token_ratio - config.new_token_ratio_min) / config.new_token_ratio_decay_steps
         self._ratio = max(self._ratio - decay * iterations, config.new_token_ratio_min)
-        self._meter.produced(size * iterations, iterations, now_s + duration_s)
+        end_s = now_s + duration_s
+        last_s = self.cost_model.decode_step_s(size, context + size * (iterations - 1))
+        self._ran(end_s - last_s, end_s, size, context + size * iterations)
+        self._meter.produced(size * iterations, iterations, end_s)
         return StepResult(
             kind=StepKind.DECODE,
             duration_s=duration_s,
@@ -309,7 +348,7 @@ class Engine:
         """How many decode iterations can be done as one: until a finish, `until_s`, or memory runs out. One only, where
         a waiting request might be admitted after it.
         """
-        if len(self._waiting) and not self._memory_full:
+        if (len(self._waiting) or self._arrived) and not self._memory_full:
             return 1
         most = self._batch.until_finish()
         most = min(most, self.cost_model.decode_steps_until(size, context, until_s)) if until_s < float("inf") else most

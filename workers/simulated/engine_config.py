@@ -22,6 +22,8 @@ class EngineConfig:
       memory runs out (SGLang: SGLANG_INIT_NEW_TOKEN_RATIO and its factor 0.14, 600 steps).
     clip_new_tokens: no request is expected to make more than this (SGLANG_CLIP_MAX_NEW_TOKENS_ESTIMATION).
     retract_decode_steps: steps of reserve in that re-estimate (SGLANG_RETRACT_DECODE_STEPS).
+    overlap: each step is planned while the one before it runs (SGLang without --disable-overlap-schedule), so that what
+      arrives during a step is not in the next but in the one after it.
     """
 
     kv_capacity_tokens: int = 699_103
@@ -35,6 +37,7 @@ class EngineConfig:
     new_token_ratio_decay_steps: int = 600
     clip_new_tokens: int = 4096
     retract_decode_steps: int = 20
+    overlap: bool = False
 
     def __post_init__(self) -> None:
         for name in (

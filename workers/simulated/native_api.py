@@ -138,6 +138,7 @@ def _generate_call(worker: SimulatedWorker, body: GenerateRequest) -> tuple[Call
         rids=rids_of(body.rid, len(prompts) * n),
         n=n,
         rank=rank_of_body(body),
+        text=body.text is not None,
     )
     return call, single
 

@@ -69,6 +69,7 @@ async def completions(worker: SimulatedWorker, request: Request, reply: Reply) -
     prompts, texts = _prompts_of(worker, body)
     call = Call(
         prompts=prompts,
+        text=isinstance(body.prompt, str) or isinstance(body.prompt[0], str),
         samplings=[sampling_of(body, max_tokens=body.max_tokens)] * len(prompts),
         namespaces=namespaces_of(body, len(prompts), body.model, lora=worker.options.lora),
         rids=rids_of(body.rid, len(prompts) * body.n),

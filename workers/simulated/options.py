@@ -24,6 +24,7 @@ class Options:
     kv_capacity_tokens: SGLang 0.5.17 gave 699,103 tokens there at --mem-fraction-static 0.8 (measured).
     max_running_requests: SGLang derives it from capacity and caps it at 4096; 256 is the largest CUDA graph batch.
     chunked_prefill_tokens: SGLang's default for GPUs of 140 GB.
+    overlap: plan each step while the one before it runs; SGLang does unless told --disable-overlap-schedule.
     context_length: Qwen3-8B with YaRN.
     speed: modelled seconds per second of wall time.
     natural_output_tokens: mean length of an answer whose request sets no limit.
@@ -38,6 +39,7 @@ class Options:
     page_size: int = 1
     max_running_requests: int = 256
     chunked_prefill_tokens: int = 8192
+    overlap: bool = True
     schedule_policy: str = "fcfs"
     context_length: int = 131_072
     cost_model: CostModel = H200_QWEN3_8B
@@ -113,6 +115,8 @@ class Options:
             "enable_metrics": self.metrics,
             "disaggregation_mode": "null",
             "disable_radix_cache": False,
+            "disable_overlap_schedule": not self.overlap,
+            "max_prefill_tokens": 16_384,
             "load_balance_method": "round_robin",
             "radix_eviction_policy": "lru",
         }

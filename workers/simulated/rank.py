@@ -8,6 +8,7 @@ is published when the step ends. Not here: what the tokens are (writer), HTTP.
 from __future__ import annotations
 
 import asyncio
+import heapq
 import logging
 import time
 from typing import Any
@@ -36,6 +37,8 @@ class Rank:
         self._metrics = metrics
         self._publisher = publisher
         self._generations: dict[str, Generation] = {}
+        self._coming: list[tuple[float, int, Generation]] = []  # by the moment at which the engine sees them
+        self._submissions = 0
         self._wake = asyncio.Event()
         self._frozen_load: dict[str, Any] | None = None
         self.last_output_s = float("-inf")
@@ -51,6 +54,7 @@ class Rank:
             max_running_requests=options.max_running_requests,
             chunked_prefill_tokens=options.chunked_prefill_tokens,
             schedule_policy=options.schedule_policy,
+            overlap=options.overlap,
         )
         watcher = KvWatcher(self._metrics, options.page_size, self._publisher)
         watcher.cleared()  # SGLang's first event
@@ -65,9 +69,22 @@ class Rank:
         """Whether nothing runs or waits."""
         return not self._generations
 
-    def submit(self, generation: Generation) -> None:
-        """Hands a generation to the engine; it joins the next step."""
+    def submit(self, generation: Generation, ready_s: float | None = None) -> None:
+        """Takes a generation, which the engine sees at `ready_s` of the monotonic clock, or now."""
         self._generations[generation.rid] = generation
+        self._submissions += 1
+        at_s = time.monotonic() if ready_s is None else ready_s
+        heapq.heappush(self._coming, (at_s, self._submissions, generation))
+        self._wake.set()
+
+    def _admit(self, until_s: float) -> None:
+        """Hands the engine what is ready by then."""
+        while self._coming and self._coming[0][0] <= until_s:
+            ready_s, _, generation = heapq.heappop(self._coming)
+            if self._generations.get(generation.rid) is generation:  # not aborted meanwhile
+                self._start(generation, ready_s)
+
+    def _start(self, generation: Generation, ready_s: float) -> None:
         request = EngineRequest.of_tokens(
             rid=generation.rid,
             prompt=generation.prompt,
@@ -76,8 +93,7 @@ class Rank:
             namespace=generation.namespace,
             max_new_tokens=generation.limit_tokens,
         )
-        self._engine.submit(request, self._model_time(time.monotonic()))
-        self._wake.set()
+        self._engine.submit(request, self._model_time(ready_s))
 
     def abort(self, generation: Generation) -> None:
         """Frees the generation's slot and cache now. Nothing happens when it has ended."""
@@ -146,10 +162,9 @@ class Rank:
         self._send_events()
         deadline_s = time.monotonic()
         while True:
-            if not self._generations:
-                self._wake.clear()
-                await self._wake.wait()
-                deadline_s = time.monotonic()
+            if self._engine.idle:
+                deadline_s = max(deadline_s, await self._next_arrival())
+            self._admit(deadline_s)
             started_s = deadline_s
             result = self._engine.step(self._model_time(deadline_s))
             deadline_s += result.duration_s / self._options.speed
@@ -157,6 +172,20 @@ class Rank:
             now_s = time.monotonic()
             self._note_lag(now_s - deadline_s, now_s)
             self._publish(result, started_s, now_s)
+
+    async def _next_arrival(self) -> float:
+        """Waits until the engine has something to do. Returns since when, on the monotonic clock."""
+        while True:
+            self._wake.clear()
+            while self._coming and self._generations.get(self._coming[0][2].rid) is not self._coming[0][2]:
+                heapq.heappop(self._coming)  # aborted
+            wait_s = self._coming[0][0] - time.monotonic() if self._coming else None
+            if wait_s is not None and wait_s <= 0:
+                return self._coming[0][0]
+            try:
+                await asyncio.wait_for(self._wake.wait(), wait_s)
+            except TimeoutError:
+                continue
 
     def _note_lag(self, lag_s: float, now_s: float) -> None:
         """Keeps how late the last step ended, and says so when this machine cannot keep up with the modelled GPU."""

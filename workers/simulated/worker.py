@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from workers.simulated.calls import Call, Namespace
 from workers.simulated.constrained import Unsupported, json_sample, regex_sample
 from workers.simulated.errors import Aborted, BadRequest, Unavailable
+from workers.simulated.front_end import FrontEnd
 from workers.simulated.generation import Generation, Listener
 from workers.simulated.options import Options
 from workers.simulated.rank import Rank
@@ -40,6 +41,7 @@ class SimulatedWorker:
             natural_tokens=options.natural_output_tokens,
             stop_early=options.stop_early,
         )
+        self._front_end = FrontEnd(options.cost_model)
         self.ready = True
         self._turn = itertools.cycle(range(len(ranks)))
         self._by_rid: dict[str, Generation] = {}
@@ -72,7 +74,7 @@ class SimulatedWorker:
         generation = self._plan(
             prompt, sampling, (None, None, None), rid or uuid.uuid4().hex, self._rank(None), 0, None, None
         )
-        self._submit(generation)
+        self._submit(generation, text=False)
         return generation
 
     def abort(self, rid: str) -> None:
@@ -96,7 +98,7 @@ class SimulatedWorker:
                 first = self._plan(
                     prompt, NOTHING, call.namespaces[index], uuid.uuid4().hex, self._rank(call.rank), 0, None, None
                 )
-                await self._with_client(reply, [first])
+                await self._with_client(reply, [first], text=call.text)
         generations: list[Generation] = []
         for index in range(len(call.prompts) * call.n):
             item, choice = divmod(index, call.n)
@@ -119,13 +121,13 @@ class SimulatedWorker:
             )
         self._watch(reply, generations)
         for generation in generations:
-            self._submit(generation)
+            self._submit(generation, text=call.text)
         return generations
 
-    async def _with_client(self, reply: Reply, generations: Sequence[Generation]) -> None:
+    async def _with_client(self, reply: Reply, generations: Sequence[Generation], *, text: bool) -> None:
         self._watch(reply, generations)
         for generation in generations:
-            self._submit(generation)
+            self._submit(generation, text=text)
             await generation.result()
 
     def _watch(self, reply: Reply, generations: Sequence[Generation]) -> None:
@@ -139,10 +141,12 @@ class SimulatedWorker:
 
         reply.on_close = left
 
-    def _submit(self, generation: Generation) -> None:
+    def _submit(self, generation: Generation, *, text: bool) -> None:
         self._by_rid[generation.rid] = generation
         generation.on_end = self._forget
-        self.ranks[generation.rank].submit(generation)
+        speed = self.options.speed
+        ready_s = self._front_end.ready_s(time.monotonic() * speed, len(generation.prompt), text=text)
+        self.ranks[generation.rank].submit(generation, ready_s / speed)
 
     def _forget(self, generation: Generation) -> None:
         self._by_rid.pop(generation.rid, None)

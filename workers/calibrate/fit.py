@@ -1,0 +1,135 @@
+"""Fits the cost model to measurements: its parameters are those with which the simulated engine, sent the same calls
+at the same moments, comes closest to what the server did.
+
+The engine itself is in the loop, so queueing, batching and chunks need no formula here. Called by commands.py. Needs
+numpy (least_squares.py).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import median
+
+from workers.calibrate.experiment import Run
+from workers.calibrate.features import Feature, features
+from workers.calibrate.measurement_file import Measurements
+from workers.calibrate.virtual_runner import VirtualRunner, requests_of
+from workers.simulated.cost_model import H200_QWEN3_8B, PARAMETERS, CostModel
+from workers.simulated.engine_config import EngineConfig
+from workers.simulated.errors import BadOption
+
+NEGLIGIBLE_S = 1e-12
+"""A fitted parameter that ends this small is written as zero (steps must take some time)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Residual:
+    """One figure: measured, and by the fitted model."""
+
+    name: str
+    measured_s: float
+    fitted_s: float
+
+    @property
+    def error(self) -> float:
+        """Relative: 0.1 where the model is 10 % too slow."""
+        return self.fitted_s / self.measured_s - 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fit:
+    """A cost model with how well it fits."""
+
+    cost_model: CostModel
+    residuals: tuple[Residual, ...]
+
+    @property
+    def median_error(self) -> float:
+        return median(abs(residual.error) for residual in self.residuals)
+
+    @property
+    def largest_error(self) -> float:
+        return max(abs(residual.error) for residual in self.residuals)
+
+
+def fit(measurements: Measurements) -> Fit:
+    """Raises BadOption when too little was measured."""
+    from workers.calibrate.least_squares import minimise
+
+    problem = _Problem(measurements)
+    found = minimise(problem.relative_errors, problem.start())
+    model = problem.model({name: value if value > NEGLIGIBLE_S else 0.0 for name, value in found.items()})
+    residuals = tuple(
+        Residual(name=measured.name, measured_s=measured.seconds, fitted_s=fitted.seconds)
+        for measured, fitted in zip(problem.measured, problem.predicted(model), strict=True)
+    )
+    result = Fit(cost_model=model, residuals=residuals)
+    facts = measurements.facts
+    described = dataclasses.replace(
+        model,
+        model=facts.model,
+        hardware=facts.hardware,
+        sglang_version=facts.sglang_version,
+        source=(
+            f"trieway workers calibrate, {measurements.date}: {len(residuals)} figures, relative error of the median "
+            f"{result.median_error:.1%}, largest {result.largest_error:.1%}"
+        ),
+    )
+    return Fit(cost_model=described, residuals=residuals)
+
+
+class _Problem:
+    """Measured figures, and the same figures as a model predicts them."""
+
+    def __init__(self, measurements: Measurements) -> None:
+        self._config: EngineConfig = measurements.facts.engine_config()
+        self._runs: list[tuple[Run, list[object]]] = []
+        self.measured: list[Feature] = []
+        self._pieces: list[tuple[Run, Sequence[float], list[int]]] = []
+        for run in measurements.runs:
+            found = features(run)
+            if found:
+                self.measured += found
+                self._pieces.append(
+                    (run, [timing.sent_s for timing in run.timings], [timing.prompt_tokens for timing in run.timings])
+                )
+        if len(self.measured) < len(PARAMETERS):
+            raise BadOption(f"only {len(self.measured)} figures were measured; a fit needs {len(PARAMETERS)}")
+        page_size = self._config.page_size
+        self._requests = [requests_of(run.experiment.calls, page_size, lengths) for run, _, lengths in self._pieces]
+
+    def start(self) -> dict[str, float]:
+        """Where the search begins: the H200's parameters, slower or faster as a whole."""
+        scale = median(
+            measured.seconds / predicted.seconds
+            for measured, predicted in zip(self.measured, self.predicted(H200_QWEN3_8B), strict=True)
+        )
+        start = {name: getattr(H200_QWEN3_8B, name) * scale for name in PARAMETERS}
+        front = {
+            "front_end_latency_s": 1e-3,
+            "front_end_request_s": 5e-4,
+            "front_end_token_s": 3e-7,
+            "front_end_text_token_s": 2e-6,
+        }
+        return {**start, **front}
+
+    def model(self, parameters: Mapping[str, float]) -> CostModel:
+        return CostModel(**parameters)
+
+    def predicted(self, model: CostModel) -> list[Feature]:
+        """In the order of `measured`."""
+        found: list[Feature] = []
+        runner = VirtualRunner(model, self._config)
+        for (run, sent_s, _), requests in zip(self._pieces, self._requests, strict=True):
+            found += features(runner.replay(run.experiment, requests, sent_s))
+        return found
+
+    def relative_errors(self, parameters: Mapping[str, float]) -> list[float]:
+        """One for each figure, times its weight."""
+        predicted = self.predicted(self.model(parameters))
+        return [
+            measured.weight * (fitted.seconds / measured.seconds - 1)
+            for measured, fitted in zip(self.measured, predicted, strict=True)
+        ]
