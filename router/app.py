@@ -40,8 +40,9 @@ from router.fleet.native import native_routes
 from router.fleet.registry import Registry
 from router.fleet.worker import WorkerState
 from router.policies import build_policy
+from router.policies.remembers import index_blocks_of
 from router.request.dispatch import Dispatcher
-from router.request.endpoints import MODEL_CALLS, ModelCalls
+from router.request.endpoints import MODEL_CALLS, ModelCalls, is_model_call
 from router.request.explain import Explainer, explain_routes
 from router.request.forward import Forwarder
 from router.request.record import Recorder
@@ -67,7 +68,7 @@ def create_app(config: RouterConfig, clock: Clock = monotonic) -> ASGIApp:
     registry.listen(steering.observe)
     registry.listen(CollapseDetector(registry.emptied).observe)
     recent = RecentRequests(config.explain)
-    metrics = Metrics(registry)
+    metrics = Metrics(registry, clock, lambda: index_blocks_of(policy))
     forwarder = Forwarder(config.forward)
     decision_log = _decision_log(config, clock)
     recorder = Recorder(
@@ -151,7 +152,7 @@ class _Split:
         self._control = control
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and scope["path"] in MODEL_CALLS and scope["method"] == "POST":
+        if scope["type"] == "http" and is_model_call(scope["method"], scope["path"]):
             await self._model_calls(scope, receive, send)
         else:
             await self._control(scope, receive, send)

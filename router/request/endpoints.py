@@ -19,6 +19,8 @@ from router.types import RequestId
 
 MODEL_CALLS = frozenset(NEEDS)
 """Paths that are dispatched to a worker by POST."""
+PUT_TOO = frozenset({"/generate", "/encode", "/classify", "/v1/rerank"})
+"""Those that SGLang takes by PUT as well; workers get them by POST."""
 _MAX_ID = 128
 
 
@@ -101,6 +103,11 @@ class ModelCalls:
             pieces.append(piece)
             if not message.get("more_body", False):
                 return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+
+def is_model_call(method: str, path: str) -> bool:
+    """Whether this is for `ModelCalls`; everything else is FastAPI's."""
+    return path in MODEL_CALLS and (method == "POST" or (method == "PUT" and path in PUT_TOO))
 
 
 def with_request_id(headers: RawHeaders, request_id: RequestId) -> RawHeaders:

@@ -53,6 +53,7 @@ class PromptField:
 
 _TEXT = "a string or a list"
 _MESSAGES = PromptField(names=("messages",), types=(list,), shape="a list of messages, each with 'role' and 'content'")
+_NATIVE = PromptField(names=("text", "input_ids", "input_embeds"), types=(str, list), shape=_TEXT)
 
 NEEDS: dict[str, tuple[PromptField, ...]] = {
     "/v1/chat/completions": (_MESSAGES,),
@@ -68,7 +69,10 @@ NEEDS: dict[str, tuple[PromptField, ...]] = {
         PromptField(names=("query", "text_1"), types=(str, list), shape=_TEXT),
         PromptField(names=("items", "text_2"), types=(str, list), shape=_TEXT),
     ),
-    "/generate": (PromptField(names=("text", "input_ids", "input_embeds"), types=(str, list), shape=_TEXT),),
+    "/v1/classify": (PromptField(names=("input",), types=(str, list), shape=_TEXT),),
+    "/generate": (_NATIVE,),
+    "/encode": (_NATIVE,),
+    "/classify": (_NATIVE,),
 }
 """The model calls, and what each cannot do without."""
 

@@ -6,25 +6,26 @@ numbers that workers send. No label holds what a client wrote.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
-from prometheus_client.core import GaugeMetricFamily, Metric
-from prometheus_client.registry import Collector
 
+from router.clock import Clock, monotonic
 from router.fleet.registry import Registry
-from router.fleet.worker import WorkerState
+from router.telemetry.fleet_metrics import FleetCollector, IndexBlocks
 from router.types import Outcome
 
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0)
 DECISION_SECONDS = (5e-6, 1e-5, 2.5e-5, 5e-5, 1e-4, 2.5e-4, 5e-4, 1e-3, 5e-3)
 ITL_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 1.0)
+MATCH_ERROR_TOKENS = (-16384, -4096, -1024, -256, -64, 64, 256, 1024, 4096, 16384)
+"""Below -64 the worker held less than was predicted, above 64 more; between, a block more or less."""
 
 
 class Metrics:
     """All metrics of one app; `observe` is a sink of Outcomes, `render` is the body of `/metrics`."""
 
-    def __init__(self, fleet: Registry) -> None:
+    def __init__(
+        self, fleet: Registry, clock: Clock = monotonic, index_blocks: IndexBlocks = dict
+    ) -> None:
         self._prometheus = CollectorRegistry()
         into = self._prometheus
         by_worker = ("policy", "worker")
@@ -58,7 +59,11 @@ class Metrics:
             "trieway_expected_cached_tokens", "Prefix match predicted, where cached tokens were reported.", by_worker,
             registry=into,
         )
-        self._prometheus.register(_FleetCollector(fleet))
+        self._match_error = Histogram(
+            "trieway_match_error_tokens", "Cached tokens reported less those predicted, per request.", by_worker,
+            buckets=MATCH_ERROR_TOKENS, registry=into,
+        )
+        self._prometheus.register(FleetCollector(fleet, clock, index_blocks))
 
     def observe(self, outcome: Outcome) -> None:
         """Count one ended request."""
@@ -87,24 +92,8 @@ class Metrics:
         if outcome.cached_tokens is not None and outcome.decision is not None:
             self._cached.labels(policy, worker).inc(max(outcome.cached_tokens, 0))
             self._expected.labels(policy, worker).inc(max(outcome.decision.match_tokens, 0.0))
+            self._match_error.labels(policy, worker).observe(outcome.cached_tokens - outcome.decision.match_tokens)
 
     def render(self) -> bytes:
         """Prometheus text format."""
         return generate_latest(self._prometheus)
-
-
-class _FleetCollector(Collector):
-    """Gauges read from the registry when Prometheus asks, so that they can never drift from the truth."""
-
-    def __init__(self, fleet: Registry) -> None:
-        self._fleet = fleet
-
-    def collect(self) -> Iterator[Metric]:
-        in_flight = GaugeMetricFamily("trieway_in_flight_requests", "Requests on a worker now.", labels=["worker"])
-        state = GaugeMetricFamily("trieway_worker_state", "1 for the state a worker is in.", labels=["worker", "state"])
-        for worker in self._fleet.all():
-            in_flight.add_metric([worker.id], worker.in_flight)
-            for each in WorkerState:
-                state.add_metric([worker.id, each.value], float(worker.state is each))
-        yield in_flight
-        yield state

@@ -71,11 +71,15 @@ DONE = b"data: [DONE]\n\n"
 
 @dataclass
 class Upstream:
-    """An HTTP server; `script` answers its POSTs, `health_status` its probes. `calls` are the POSTs it received."""
+    """An HTTP server; `script` answers its POSTs, `health_status` its probes, `gets` other paths.
+
+    `calls` are the POSTs it received.
+    """
 
     script: Script = field(default_factory=lambda: answer({"id": "x", "choices": []}))
     model: str = "m"
     health_status: int = 200
+    gets: dict[str, Script] = field(default_factory=dict)
     calls: list[Call] = field(default_factory=list)
     connections: int = 0
     open_now: int = 0
@@ -110,7 +114,9 @@ class Upstream:
         return Call(method=method, target=target, headers=headers, body=body, left=reader.read)
 
     async def _control(self, call: Call, writer: asyncio.StreamWriter) -> None:
-        if call.path == "/v1/models":
+        if call.path in self.gets:
+            await self.gets[call.path](call, writer)
+        elif call.path == "/v1/models":
             await answer({"object": "list", "data": [{"id": self.model, "object": "model"}]})(call, writer)
         elif call.path == "/health":
             await answer(b"", self.health_status)(call, writer)
