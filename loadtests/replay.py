@@ -51,8 +51,9 @@ class ReplayConfig:
 
     capacity_tokens: KV cache of each worker. rate: arrivals come this many times as often (pauses within a session that
     waits for its turns stay). load_poll_s: how often the policy hears of every worker's load, in seconds. spread:
-    arrivals that share a timestamp are spread over the tick of the trace's clock, as the seed has it. objective_s: the
-    TTFT that counts as good.
+    arrivals that share a timestamp are spread over the tick of the trace's clock, as the seed has it. jitter_s: each
+    session starts up to so many seconds of the trace later, all its turns alike, so that seeds differ on every trace.
+    objective_s: the TTFT that counts as good.
     """
 
     workers: int = 8
@@ -61,6 +62,7 @@ class ReplayConfig:
     seed: int = 0
     load_poll_s: float = 1.0
     spread: bool = True
+    jitter_s: float = 0.0
     objective_s: float = 1.0
     max_running_requests: int = 256
     chunked_prefill_tokens: int = 8192
@@ -73,6 +75,8 @@ class ReplayConfig:
         for name, number in (("rate", self.rate), ("load_poll_s", self.load_poll_s)):
             if not number > 0:
                 raise ValueError(f"{name} must be above 0, got {number}")
+        if not self.jitter_s >= 0:
+            raise ValueError(f"jitter_s must be at least 0, got {self.jitter_s}")
 
     def engine(self, page_tokens: int) -> EngineConfig:
         """The configuration of each engine. Raises ValueError."""
@@ -125,7 +129,7 @@ def replay(
 
 
 def arrivals(requests: Sequence[ReplayRequest], config: ReplayConfig) -> list[float]:
-    """When each request comes, in seconds from the first, after `rate` and `spread`.
+    """When each request comes, in seconds from the trace's first, after `spread`, `jitter_s` and `rate`.
 
     A trace whose clock ticks (Mooncake's conversation trace, every 3 s) gives many requests the same timestamp. Each
     such group is spread evenly at random over the time to the next timestamp, but at most over one tick, the median
@@ -135,7 +139,22 @@ def arrivals(requests: Sequence[ReplayRequest], config: ReplayConfig) -> list[fl
     times = [request.arrival_s - start_s for request in requests]
     if config.spread:
         times = _spread(times, random.Random(f"arrivals:{config.seed}"))
+    if config.jitter_s:
+        times = _jittered(requests, times, config.jitter_s, random.Random(f"jitter:{config.seed}"))
     return [time / config.rate for time in times]
+
+
+def _jittered(
+    requests: Sequence[ReplayRequest], times: Sequence[float], jitter_s: float, rng: Random
+) -> list[float]:
+    later: dict[str, float] = {}
+    moved = []
+    for index, (request, time) in enumerate(zip(requests, times, strict=True)):
+        session = request.session_id or f"request-{index}"
+        if session not in later:
+            later[session] = rng.random() * jitter_s
+        moved.append(time + later[session])
+    return moved
 
 
 def _spread(times: Sequence[float], rng: Random) -> list[float]:

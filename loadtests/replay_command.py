@@ -9,7 +9,6 @@ import time
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import click
 from rich.console import Console
@@ -20,15 +19,11 @@ from loadtests.measures import RequestResult
 from loadtests.replay import ReplayConfig, ReplayRun, replay
 from loadtests.replay_policy import PolicyError, parsed
 from loadtests.replay_report import as_json, remarks, replay_table
-from loadtests.replay_source import ReplayTraffic, traffic_of
+from loadtests.replay_source import ReplayTraffic, load_traffic
 from loadtests.trace_file import TraceError
-from loadtests.traces import read_trace
-from loadtests.workloads import WORKLOADS, generate
 from workers.simulated.cost_file import read_cost_model
 from workers.simulated.cost_model import H200_QWEN3_8B
 
-DEFAULT_SESSIONS = 200
-"""Of a workload, where --limit does not say."""
 DEFAULT_POLICIES = ("round_robin", "least_in_flight", "prefix_match")
 
 
@@ -92,7 +87,9 @@ def replay_command(
         model = H200_QWEN3_8B if cost_model is None else read_cost_model(cost_model)
         config = ReplayConfig(cost_model=model, **cell)  # type: ignore[arg-type] # click has converted them
         wait = None if turns is None else turns == "wait"
-        traffic = load(source, limit=limit, tools=tools, wait=wait, seed=config.seed, sessions_per_s=sessions_per_s)
+        traffic = load_traffic(
+            source, limit=limit, tools=tools, wait=wait, seed=config.seed, sessions_per_s=sessions_per_s
+        )
         runs = _run_all(traffic, policies or DEFAULT_POLICIES, config)
     except (TraceError, ValueError) as error:
         raise click.ClickException(str(error)) from error
@@ -106,26 +103,6 @@ def replay_command(
         _print(runs, title)
     if plot_path is not None:
         _plot(runs, title, plot_path)
-
-
-def load(
-    source: str,
-    *,
-    limit: int | None = None,
-    tools: Path | None = None,
-    wait: bool | None = None,
-    seed: int = 0,
-    sessions_per_s: float = 4.0,
-) -> ReplayTraffic:
-    """The traffic that a name on the command line means. Raises TraceError, which names file, line and field."""
-    path = Path(source)
-    if not path.is_file() and source in WORKLOADS:
-        kind: Any = WORKLOADS[source]  # a dataclass of sizes, all with defaults
-        made = generate(kind(seed=seed), sessions=limit or DEFAULT_SESSIONS, sessions_per_s=sessions_per_s)
-        return traffic_of(made, source)
-    if not path.is_file():
-        raise TraceError(f"{source}: no such file, and no workload of that name ({', '.join(sorted(WORKLOADS))})")
-    return traffic_of(read_trace(path, limit=limit, tools=tools), path.name, wait_for_turns=wait)
 
 
 def _run_all(traffic: ReplayTraffic, policies: Sequence[str], config: ReplayConfig) -> list[ReplayRun]:
