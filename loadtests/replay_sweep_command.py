@@ -85,7 +85,7 @@ def _report(lines: list[Line], plan: Plan, *, json_out: bool) -> None:
         return
     console = Console()
     if not console.is_terminal:
-        console = Console(width=220)
+        console = Console(width=260)
     console.print(sweep_table(lines, plan.baseline, plan.peers))
     for sentence in verdict(lines, plan.baseline, plan.peers):
         console.print(sentence, highlight=False)

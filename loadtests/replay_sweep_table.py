@@ -90,7 +90,7 @@ def sweep_table(lines: Sequence[Line], baseline: str, peers: Sequence[str]) -> T
         "token hits", "pooled", "mean", "p90", "p99", f"mean / {baseline}", f"p90 / {baseline}",
         "mean / best peer", "p90 / best peer", "E2E mean", "goodput",
     ):  # fmt: skip
-        table.add_column(heading, justify="right")
+        table.add_column(heading, justify="right", no_wrap=True)
     for key, rows in by_cell(lines).items():
         table.add_section()
         for index, (policy, mine) in enumerate(rows.items()):
