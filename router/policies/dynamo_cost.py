@@ -109,8 +109,6 @@ class DynamoCost:
                     self._workers[event.worker].index = RecentBlocks()
             case WorkerLeft():
                 self._workers.pop(event.worker, None)
-            case _:
-                pass
 
     def _overlap(self, worker: WorkerId, key: PromptKey) -> int:
         known = self._workers.get(worker)

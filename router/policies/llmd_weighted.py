@@ -95,8 +95,6 @@ class LlmdWeighted:
                 self._queued.pop(event.worker, None)
             case CacheCleared():
                 self._index.pop(event.worker, None)
-            case _:
-                pass
 
     def _matched_part(self, request: RoutingRequest) -> list[int]:
         limit = self._config.max_match_tokens

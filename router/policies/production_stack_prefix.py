@@ -84,8 +84,6 @@ class ProductionStackPrefix:
                 self._recent.pop(event.worker, None)
             case CacheCleared():
                 self._index.pop(event.worker, None)
-            case _:
-                pass
 
     def _sent_lately(self, worker: WorkerId) -> int:
         return sum(at_s >= self._now_s - QPS_WINDOW_S for at_s in self._recent.get(worker, ()))

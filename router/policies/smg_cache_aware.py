@@ -86,8 +86,6 @@ class SmgCacheAware:
                 self._processed.pop(event.worker, None)
             case CacheCleared():
                 self._tenants.pop(event.worker, None)
-            case _:
-                pass
 
     def _match(self, request: RoutingRequest) -> tuple[int, WorkerId | None]:
         """The deepest match among all workers, and the owner of its last block."""
