@@ -15,6 +15,10 @@ import httpx
 import msgspec
 
 _POLL_S = 0.05
+_START_IT = (
+    "is it running? `trieway up` starts simulated workers and a router on port 8080, "
+    "`trieway simulate --port PORT` one simulated worker"
+)
 _Answer = TypeVar("_Answer")
 
 
@@ -105,7 +109,7 @@ async def _get(client: httpx.AsyncClient, url: str, kind: type[_Answer]) -> _Ans
     try:
         response = await client.get(url)
     except httpx.TransportError as error:
-        raise TargetError(f"nothing answers at {url} ({_reason(error)}); is it running?") from error
+        raise TargetError(f"nothing answers at {url} ({_reason(error)}); {_START_IT}") from error
     except httpx.InvalidURL as error:
         raise TargetError(f"{url!r} is not a URL: {error}") from error
     if response.status_code != 200:

@@ -17,7 +17,7 @@ from typing import TypeVar
 
 import httpx
 
-from loadtests.endpoint import TargetError, all_ready, flush_cache, is_ok, wait_for
+from loadtests.endpoint import TargetError, all_ready, flush_cache, is_ok, served_model, wait_for
 from loadtests.processes import Child, Processes
 
 T = TypeVar("T")
@@ -27,7 +27,8 @@ T = TypeVar("T")
 class FleetPlan:
     """What to start. `worker_command` and `router_command` are the programs before their `--port` and the like.
 
-    `ready_within_s` bounds each start. `worker_options` and `router_options` are handed on as they are.
+    `ready_within_s` bounds each start. `worker_options` and `router_options` are handed on as they are. With
+    `worker_urls` no worker is started: those run already, and must answer.
     """
 
     workers: int = 4
@@ -38,6 +39,7 @@ class FleetPlan:
     worker_command: Sequence[str] = (sys.executable, "-m", "workers", "simulate")
     router_command: Sequence[str] = (sys.executable, "-m", "router", "serve")
     ready_within_s: float = 30.0
+    worker_urls: Sequence[str] = ()
 
 
 class LocalFleet:
@@ -57,17 +59,21 @@ class LocalFleet:
             processes = await stack.enter_async_context(Processes())
             client = await stack.enter_async_context(httpx.AsyncClient(trust_env=False))
             fleet = cls(plan, processes, client)
-            await fleet._start_workers()
+            if plan.worker_urls:
+                await fleet._find_workers()
+            else:
+                await fleet._start_workers()
             yield fleet
 
     @asynccontextmanager
     async def router(self, policy: str) -> AsyncIterator[str]:
-        """The URL of a router with `policy` before all workers, whose caches are empty; stopped at the end."""
-        for url in self.worker_urls:
-            await self.guard(flush_cache(self._client, url))
+        """The URL of a router with `policy` before all workers, whose caches are empty; stopped at the end. A policy
+        may carry parameters: "prefix_match:load_factor=2,load_slack=8".
+        """
+        await self.flush()
         port = _free_ports(1)[0]
         url = f"http://127.0.0.1:{port}"
-        arguments = ["--host", "127.0.0.1", "--port", str(port), "--policy", policy]
+        arguments = ["--host", "127.0.0.1", "--port", str(port), *_policy_arguments(policy)]
         for worker in self.worker_urls:
             arguments += ["--worker", worker]
         command = [*self._plan.router_command, *arguments, *self._plan.router_options]
@@ -78,9 +84,19 @@ class LocalFleet:
         finally:
             await self._processes.stop([child])
 
+    async def flush(self) -> None:
+        """Empties the caches of all workers, as soon as they are idle. Raises ChildExited or TargetError."""
+        for url in self.worker_urls:
+            await self.guard(flush_cache(self._client, url))
+
     async def guard(self, work: Awaitable[T]) -> T:
         """The result of `work`. Raises ChildExited as soon as a worker or the router ends."""
         return await self._processes.guard(work)
+
+    async def _find_workers(self) -> None:
+        for url in self._plan.worker_urls:
+            await served_model(self._client, url.rstrip("/"))
+            self.worker_urls.append(url.rstrip("/"))
 
     async def _start_workers(self) -> None:
         children = []
@@ -98,10 +114,20 @@ class LocalFleet:
         try:
             await self.guard(wait_for(self._client, url, ok=is_ok, within_s=within_s))
             if workers_url is not None:
-                ready = all_ready(self._plan.workers)
+                ready = all_ready(len(self.worker_urls))
                 await self.guard(wait_for(self._client, workers_url, ok=ready, within_s=within_s))
         except TargetError as error:
             raise TargetError(f"{child.name}: {error}. Its last lines:\n{child.tail()}") from error
+
+
+def _policy_arguments(policy: str) -> list[str]:
+    """The router's flags for "name" or "name:param=value,param=value"."""
+    name, _, parameters = policy.partition(":")
+    arguments = ["--policy", name]
+    for setting in filter(None, parameters.split(",")):
+        parameter, _, value = setting.partition("=")
+        arguments += [f"--{name}-{parameter}".replace("_", "-"), value]
+    return arguments
 
 
 def _free_ports(count: int) -> list[int]:

@@ -1,6 +1,7 @@
 """`trieway loadtest`: traffic from a trace or a workload, through policies on a fleet of its own or to an endpoint.
 
-Flags in, table out. `trieway loadtest FILE.toml` runs a scenario. Not here: the recipe (comparison.py).
+Flags in, table out. `trieway loadtest FILE.toml` runs a scenario (scenario_command.py). Not here: the recipe
+(comparison.py).
 """
 
 from __future__ import annotations
@@ -21,8 +22,10 @@ from loadtests.drive import Pace
 from loadtests.endpoint import TargetError
 from loadtests.fleet import FleetPlan
 from loadtests.interrupt import Interrupted, run_until_interrupted
+from loadtests.lazy_command import LazyCommand
 from loadtests.processes import ChildExited
 from loadtests.progress import ProgressBars
+from loadtests.scenario import SHIPPED
 from loadtests.table import as_json, comparison_table, remarks, write_csv
 from loadtests.trace_file import TraceError
 from loadtests.traces import Trace, read_trace
@@ -92,22 +95,35 @@ def _with_target(command: _Command) -> _Command:
 
 
 class _Scenarios(click.Group):
-    """A group in which an argument that is no command is a scenario file."""
+    """A group in which an argument that is no command is a scenario: a TOML file, or one that comes with Trieway."""
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        if args and args[0] not in self.commands and "scenario" in self.commands and args[0].endswith(".toml"):
-            args = ["scenario", *args]
+        if args and args[0] not in self.commands and (args[0].endswith(".toml") or _is_shipped(args[0])):
+            args = ["run", *args]
         return super().resolve_command(ctx, args)
+
+
+def _is_shipped(name: str) -> bool:
+    return name.isidentifier() and (SHIPPED / f"{name}.toml").is_file()
 
 
 @click.group(cls=_Scenarios)
 def loadtest() -> None:
     """Send traffic and compare policies side by side.
 
-    For each policy a router is started anew before the same simulated workers, with empty caches.
+    For each policy a router is started anew before the same simulated workers, with empty caches. `trieway loadtest
+    SCENARIO` is short for `trieway loadtest run SCENARIO`.
     """
+
+
+for _name, _summary in (
+    ("run", "Run a scenario and write one report."),
+    ("goodput", "Find each policy's highest rate within an objective."),
+    ("scenarios", "List the scenarios that come with Trieway."),
+):
+    loadtest.add_command(LazyCommand(_name, f"loadtests.scenario_command:{_name}", _summary))
 
 
 @loadtest.command()

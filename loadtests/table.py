@@ -83,13 +83,13 @@ def write_csv(path: Path, runs: Sequence[Run]) -> None:
         writer = csv.writer(file)
         writer.writerow(CSV_COLUMNS)
         for run in runs:
-            writer.writerows(_csv_row(run.name, result) for result in run.results)
+            writer.writerows([run.name, *csv_row(result)] for result in run.results)
 
 
-def _csv_row(name: str, result: RequestResult) -> list[object]:
+def csv_row(result: RequestResult) -> list[object]:
+    """The cells of CSV_COLUMNS after the first."""
     gaps = result.gaps_s
     return [
-        name,
         result.session_id,
         result.turn,
         result.workload,
