@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import click
-
-from workers.cli import commands
+from workers.cli import workers
 
 
 def main() -> None:
     """Runs the command that the arguments name."""
-    click.Group("workers", commands=commands, help="Run simulated SGLang servers.")()
+    workers()
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""The commands that this package adds to `trieway`: `simulate`.
+"""The commands that this package adds to `trieway`: `simulate`, and `workers` with everything else beside it.
 
-Flags and their help only; what they mean is in simulated/options.py.
+Flags of `simulate` and their help only; what they mean is in simulated/options.py. Not here: calibrate/commands.py.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ import sys
 from pathlib import Path
 
 import click
-import uvloop
 
+from workers.calibrate.commands import calibrate, compare
 from workers.simulated.errors import BadOption
 from workers.simulated.options import DEFAULTS, read_options
 
@@ -122,6 +122,8 @@ def simulate(log_level: str, **given: object) -> None:
     made of arbitrary words.
     """
     logging.basicConfig(level=log_level.upper(), format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
+    import uvloop
+
     from workers.simulated.server import serve  # only this command needs the server
 
     try:
@@ -131,5 +133,10 @@ def simulate(log_level: str, **given: object) -> None:
         raise click.UsageError(str(error)) from error
 
 
-commands: list[click.Command] = [simulate]
+workers = click.Group(
+    "workers",
+    commands=[simulate, calibrate, compare],
+    help="Run simulated SGLang servers, and measure how true they are.",
+)
+commands: list[click.Command] = [simulate, workers]
 """Found by the `trieway` command through the entry point group trieway.commands."""

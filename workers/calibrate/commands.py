@@ -26,7 +26,7 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
 
 
 @click.command()
-@click.option("--url", help="Server to measure. Nothing else may use it meanwhile: its cache is flushed again and again.")
+@click.option("--url", help="Server to measure. Nothing else may use it meanwhile; its cache is flushed.")
 @click.option("--measurements", type=_FILE, help="Fit what --save-measurements wrote, instead of measuring.")
 @click.option("--save-measurements", type=_FILE, help="Keep every call's times (.json or .json.gz).")
 @click.option("--out", type=_FILE, help="Write the fitted parameters (.toml or .json).  [default: print them]")
@@ -146,7 +146,7 @@ def _clear_errors() -> Any:
 @click.option("--real", required=True, help="Server to compare with, or a file of its runs from --save-real.")
 @click.option(
     "--simulated",
-    help="A simulated server, or a file of its runs.  [default: one started for the comparison, with the real one's limits]",
+    help="A simulated server, or a file of its runs.  [default: one started for it, with the real one's limits]",
 )
 @click.option("--virtual", is_flag=True, help="Simulate on a virtual clock instead: exact, and done in seconds.")
 @click.option("--cost-file", type=_FILE, help="Cost model of the simulated server.  [default: the built-in one]")
@@ -188,7 +188,9 @@ def compare(
         mix = workload.QUICK_MIX if quick else workload.FULL_MIX
         levels = workload.QUICK_LEVELS if quick else workload.FULL_LEVELS
         theirs = (
-            asyncio.run(_measure(real, api_key, hardware, lambda facts: workload.workload(mix, levels, facts, seed=seed)))
+            asyncio.run(
+                _measure(real, api_key, hardware, lambda facts: workload.workload(mix, levels, facts, seed=seed))
+            )
             if _is_url(real)
             else read_measurements(Path(real))
         )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 from workers.calibrate.prompts import Prompt, Segment
@@ -72,7 +73,7 @@ class Timing:
         """Seconds per token after the first event; an event with several tokens counts as often, with equal shares."""
         gaps: list[float] = []
         pairs = list(zip(self.token_s, self.token_counts, strict=True))
-        for (before_s, before), (now_s, now) in zip(pairs, pairs[1:], strict=False):
+        for (before_s, before), (now_s, now) in pairwise(pairs):
             tokens = now - before
             gaps += [(now_s - before_s) / tokens] * tokens if tokens > 0 else []
         return gaps

@@ -12,6 +12,9 @@ from typing import NamedTuple
 from workers.calibrate.experiment import Run, Timing
 from workers.calibrate.prompts import length
 
+FORWARD_START, FORWARD_END = "forward_entry_time", "prefill_finished_time"
+"""SGLang's names, in meta_info of /generate."""
+
 
 class Feature(NamedTuple):
     """`name` says what is measured; `seconds` is its value; `weight` how much it counts."""
@@ -44,8 +47,21 @@ def _single(run: Run) -> list[Feature]:
     calls = run.experiment.calls
     shared = [call.prompt[0] == calls[0].prompt[0] for call in calls]
     cached = all(shared) and len(calls) > 1
-    values = [timing.ttft_s for timing in (run.timings[1:] if cached else run.timings)]
-    return [Feature(f"{run.experiment.name}: TTFT", median(values))]
+    timings = run.timings[1:] if cached else run.timings
+    found = [Feature(f"{run.experiment.name}: TTFT", median(timing.ttft_s for timing in timings))]
+    inside = [_forward_s(timing) for timing in timings]
+    known = [seconds for seconds in inside if seconds is not None]
+    if len(known) == len(inside):
+        found.append(Feature(f"{run.experiment.name}: forward", median(known)))
+    return found
+
+
+def _forward_s(timing: Timing) -> float | None:
+    """From the start of the prompt's first step to the end of its last, where the server told (with its metrics on)."""
+    started_s, ended_s = timing.meta.get(FORWARD_START), timing.meta.get(FORWARD_END)
+    if not started_s or not ended_s or ended_s <= started_s:
+        return None
+    return ended_s - started_s
 
 
 def _burst(run: Run) -> list[Feature]:

@@ -18,6 +18,9 @@ STEP = 0.02
 STILL = 1e-4
 """Relative improvement of the loss below which the search ends."""
 
+EXACT = 1e-10
+"""Mean loss of a model that fits as well as floating point allows."""
+
 Residuals = Callable[[Mapping[str, float]], Sequence[float]]
 
 
@@ -32,6 +35,8 @@ def minimise(residuals: Residuals, start: Mapping[str, float], *, rounds: int = 
         return dict(zip(names, np.exp(point).tolist(), strict=True))
 
     for _ in range(rounds):
+        if loss < EXACT * len(values):
+            break
         jacobian = np.empty((len(values), len(names)))
         for column in range(len(names)):
             moved = logs.copy()

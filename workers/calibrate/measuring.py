@@ -1,4 +1,4 @@
-"""Runs a list of experiments one after another on whatever runs them, and tells how far it is. Called by commands.py."""
+"""Runs experiments one after another on whatever runs them, and tells how far it is. Called by commands.py."""
 
 from __future__ import annotations
 

@@ -20,7 +20,8 @@ class Sizes:
     """How much is measured.
 
     prefill: prompt lengths, uncached. cached: (cached, new) tokens. repeats: how often each single prompt is measured.
-    bursts: (prompts, tokens of each) that wait together behind one prompt of `blocker` tokens. decode: (requests,
+    rushes: (prompts, tokens of each) that come at once to an idle server. bursts: the same, behind one prompt of
+    `blocker` tokens. decode: (requests,
     tokens of context each), `decode_tokens` made by each. mixed: (decoding requests, their context, prompt lengths that
     arrive meanwhile). text: prompt lengths sent as text.
     """
@@ -28,6 +29,7 @@ class Sizes:
     prefill: tuple[int, ...]
     cached: tuple[tuple[int, int], ...]
     repeats: int
+    rushes: tuple[tuple[int, int], ...]
     blocker: int
     bursts: tuple[tuple[int, int], ...]
     decode: tuple[tuple[int, int], ...]
@@ -44,11 +46,12 @@ FULL = Sizes(
         (16_384, 64), (16_384, 1024), (16_384, 4096), (28_000, 64), (28_000, 512), (28_000, 2000),
     ),
     repeats=4,
+    rushes=((16, 16), (64, 16), (128, 16)),
     blocker=8192,
     bursts=((2, 128), (8, 128), (32, 128), (64, 32), (4, 512), (16, 512), (2, 2048), (8, 2048), (4, 8192)),
     decode=(
-        (1, 128), (2, 128), (4, 128), (8, 128), (16, 128), (24, 128), (32, 128), (48, 128), (64, 128), (96, 128), (128, 128),
-        (1, 16_000), (1, 30_000), (4, 16_000), (8, 8000), (16, 8000), (32, 4096), (64, 4096), (128, 2048),
+        (1, 128), (2, 128), (4, 128), (8, 128), (16, 128), (24, 128), (32, 128), (48, 128), (64, 128), (96, 128),
+        (128, 128), (1, 16_000), (1, 30_000), (4, 16_000), (8, 8000), (16, 8000), (32, 4096), (64, 4096), (128, 2048),
     ),
     decode_tokens=64,
     mixed=((8, 512, (512, 2048, 8192)), (32, 1024, (128, 512, 2048, 8192)), (96, 512, (512, 2048, 8192))),
@@ -61,6 +64,7 @@ QUICK = Sizes(
     prefill=(128, 256, 512, 1024, 2048, 3072),
     cached=((512, 64), (2048, 64), (2048, 512)),
     repeats=3,
+    rushes=((32, 8),),
     blocker=2048,
     bursts=((4, 64), (4, 512)),
     decode=((1, 64), (2, 64), (4, 64), (8, 64), (1, 2048), (4, 1024), (8, 1024)),
@@ -142,6 +146,9 @@ def _bursts(sizes: Sizes, seeds: Iterator[int]) -> Iterator[Experiment]:
         blocker = Call(prompt=_new(seeds, sizes.blocker), output_tokens=1)
         waiting = [Call(prompt=_new(seeds, tokens), output_tokens=1, delay_s=0.02) for _ in range(count)]
         yield Experiment(name=f"burst {count} x {tokens}", group="burst", calls=(blocker, *waiting))
+    for count, tokens in sizes.rushes:
+        together = [Call(prompt=_new(seeds, tokens), output_tokens=1) for _ in range(count)]
+        yield Experiment(name=f"rush {count} x {tokens}", group="burst", calls=tuple(together))
 
 
 def _decode(sizes: Sizes, seeds: Iterator[int]) -> Iterator[Experiment]:

@@ -11,6 +11,7 @@ from array import array
 from collections.abc import Sequence
 
 from workers.calibrate.experiment import Call, Experiment, Run, Timing
+from workers.calibrate.features import FORWARD_END, FORWARD_START
 from workers.calibrate.prompts import Segment, length, token_ids
 from workers.simulated.cost_model import CostModel
 from workers.simulated.engine import Engine, TokenOutput
@@ -87,6 +88,7 @@ class _Play:
         self._token_s: list[list[float]] = [[] for _ in range(count)]
         self._counts: list[list[int]] = [[] for _ in range(count)]
         self._cached = [0] * count
+        self._started_s = [0.0] * count
         self._errors: list[str | None] = [None] * count
         self._sends: list[tuple[float, int]] = []
         self._ready: list[tuple[float, int]] = []
@@ -114,6 +116,8 @@ class _Play:
             if engine.idle:
                 continue
             result = engine.step(now_s)
+            for rid in result.started:
+                self._started_s[int(rid)] = now_s
             now_s += result.duration_s
             for output in result.outputs:
                 self._advance(int(output.rid), output, now_s)
@@ -164,6 +168,9 @@ class _Play:
                 prompt_tokens=request.prompt_tokens,
                 cached_tokens=self._cached[index],
                 error=self._errors[index],
+                meta={FORWARD_START: self._started_s[index], FORWARD_END: self._token_s[index][0]}
+                if self._token_s[index]
+                else {},
             )
             for index, request in enumerate(self._requests)
         ]

@@ -44,7 +44,7 @@ def write_cost_model(model: CostModel, path: Path) -> None:
 
 
 def cost_model_toml(model: CostModel) -> str:
-    """The text of a TOML parameter file. JSON's numbers are TOML's; so are its strings, but for the delete character."""
+    """The text of a TOML file. JSON's numbers are TOML's; so are its strings, but for the delete character."""
     lines = [f"{key} = {json.dumps(getattr(model, key), ensure_ascii=False)}\n" for key in _KEYS]
     return "".join(lines).replace("\x7f", "\\u007F")
 

@@ -30,8 +30,8 @@ class CostModel:
 
     Before a request can join a step, the server's front end reads it, one request after another (a single process, as
     SGLang's tokenizer manager is): `front_end_request_s`, plus `front_end_token_s` for each prompt token, plus
-    `front_end_text_token_s` for each token that must be made from text. `front_end_latency_s` more pass between a client
-    and the engine, there and back, and hold nobody up. See front_end.py.
+    `front_end_text_token_s` for each token that must be made from text. `front_end_latency_s` more pass between a
+    client and the engine, there and back, and hold nobody up. See front_end.py.
 
     A decode step takes `decode_step_base_s`, plus `decode_request_s` for each request, plus `decode_context_s` for each
     token of KV that it reads.

@@ -92,7 +92,7 @@ class Engine:
         return not self._states
 
     def submit(self, request: EngineRequest, now_s: float) -> None:
-        """Queues a request. Times never go back. Raises ValueError for one that could never run, or whose rid is in use."""
+        """Queues a request; times never go back. Raises ValueError for one that can never run or has a rid in use."""
         self._check(request)
         if not self._states:
             self._ratio = self.config.new_token_ratio

@@ -37,6 +37,7 @@ class Generation:
         "prompt",
         "queue_s",
         "rank",
+        "ready_s",
         "retractions",
         "rid",
     )
@@ -60,6 +61,7 @@ class Generation:
         self.rank = rank
         self.limit_tokens = limit_tokens
         self.arrived_s = arrived_s
+        self.ready_s = arrived_s
         self.listener = listener
         self.on_end: Listener | None = None
         self.produced = 0

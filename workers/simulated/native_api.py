@@ -88,6 +88,10 @@ def _answer(worker: SimulatedWorker, generation: Generation) -> dict[str, Any]:
         "num_retractions": generation.retractions,
     }
     if timed:
+        if generation.first_token_s is not None:
+            epoch_s = _epoch_s()
+            meta["forward_entry_time"] = generation.ready_s + generation.queue_s + epoch_s
+            meta["prefill_finished_time"] = generation.first_token_s + epoch_s
         meta["queue_time"] = generation.queue_s
     meta["reasoning_tokens"] = 0
     meta["completion_tokens"] = generation.produced
@@ -105,8 +109,12 @@ def _answer(worker: SimulatedWorker, generation: Generation) -> dict[str, Any]:
 
 def _times(generation: Generation, finished_s: float) -> dict[str, float]:
     """When things happened, in seconds since 1970 except where the name says latency."""
-    epoch_s = time.time_ns() / 1e9 - time.monotonic()
-    times = {"request_received_ts": generation.arrived_s + epoch_s, "request_finished_ts": finished_s + epoch_s}
+    epoch_s = _epoch_s()
+    times = {
+        "request_received_ts": generation.arrived_s + epoch_s,
+        "api_server_dispatch_finish_ts": generation.ready_s + epoch_s,
+        "request_finished_ts": finished_s + epoch_s,
+    }
     first_s = generation.first_token_s
     if first_s is not None:
         times["first_token_latency"] = first_s - generation.arrived_s
@@ -114,6 +122,11 @@ def _times(generation: Generation, finished_s: float) -> dict[str, float]:
             times["decode_throughput"] = (generation.produced - 1) / (finished_s - first_s)
     times["response_sent_to_client_ts"] = time.time_ns() / 1e9
     return times
+
+
+def _epoch_s() -> float:
+    """What must be added to the monotonic clock for seconds since 1970."""
+    return time.time_ns() / 1e9 - time.monotonic()
 
 
 def _generate_call(worker: SimulatedWorker, body: GenerateRequest) -> tuple[Call, bool]:

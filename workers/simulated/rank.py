@@ -74,6 +74,7 @@ class Rank:
         self._generations[generation.rid] = generation
         self._submissions += 1
         at_s = time.monotonic() if ready_s is None else ready_s
+        generation.ready_s = at_s
         heapq.heappush(self._coming, (at_s, self._submissions, generation))
         self._wake.set()
 
@@ -206,7 +207,7 @@ class Rank:
                 continue  # aborted while the step ran
             if output.first:
                 generation.cached_tokens = output.cached_tokens
-                generation.queue_s = max(0.0, started_s - generation.arrived_s)
+                generation.queue_s = max(0.0, started_s - generation.ready_s)
                 self._metrics.queue_s.observe(generation.queue_s)
             generation.produced += output.new_tokens
             if output.new_tokens:
