@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from functools import lru_cache
-from itertools import product
+from itertools import islice, product
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -163,34 +163,42 @@ def read_lines(path: Path) -> list[Line]:
 def run_sweep(
     todo: Sequence[tuple[Cell, Ideal]], path: Path, *, jobs: int, on_line: Callable[[Line], None] | None = None
 ) -> list[Line]:
-    """Runs the cells in `jobs` processes, appends each line to `path` as it ends, returns them in order of completion.
-
-    Interrupted, it stops at once; what has ended is in the file.
+    """Runs the cells in `jobs` processes (one: in this), appends each line to `path` as it ends, returns them in order
+    of completion. Interrupted, it stops at once; what has ended is in the file.
     """
     lines: list[Line] = []
     _repair(path)
-    with path.open("ab") as file, ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
-        remaining = iter(todo)
-        running: dict[Future[Figures], tuple[Cell, Ideal]] = {}
-        try:
-            while True:
-                for cell, best in remaining:
-                    running[pool.submit(_run_cell, cell)] = (cell, best)
-                    if len(running) > jobs:  # one more than can run: nobody waits, and little is lost when we stop
-                        break
-                if not running:
-                    return lines
-                for future in wait(running, return_when=FIRST_COMPLETED).done:
-                    cell, best = running.pop(future)
-                    line = _line(cell, best, future.result())
-                    file.write(msgspec.json.encode(line) + b"\n")
-                    file.flush()
-                    lines.append(line)
-                    if on_line is not None:
-                        on_line(line)
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+    with path.open("ab") as file:
+        for cell, best, row in _rows_here(todo) if jobs == 1 else _rows_elsewhere(todo, jobs):
+            line = _line(cell, best, row)
+            file.write(msgspec.json.encode(line) + b"\n")
+            file.flush()
+            lines.append(line)
+            if on_line is not None:
+                on_line(line)
+    return lines
+
+
+def _rows_here(todo: Sequence[tuple[Cell, Ideal]]) -> Iterator[tuple[Cell, Ideal, Figures]]:
+    for cell, best in todo:
+        yield cell, best, _run_cell(cell)
+
+
+def _rows_elsewhere(todo: Sequence[tuple[Cell, Ideal]], jobs: int) -> Iterator[tuple[Cell, Ideal, Figures]]:
+    """Rows as they end. One cell more is handed out than can run: nobody waits, and little is lost when we stop."""
+    remaining = iter(todo)
+    running: dict[Future[Figures], tuple[Cell, Ideal]] = {}
+    pool = ProcessPoolExecutor(jobs, mp_context=get_context("spawn"))
+    try:
+        while True:
+            for cell, best in islice(remaining, jobs + 1 - len(running)):
+                running[pool.submit(_run_cell, cell)] = (cell, best)
+            if not running:
+                return
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
+                yield *running.pop(future), future.result()
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def _line(cell: Cell, best: Ideal, row: Figures) -> Line:

@@ -1,0 +1,253 @@
+"""Replay as a policy sees it, and as its figures must be: complete, repeatable, and in the order of a live router."""
+
+from __future__ import annotations
+
+from collections import Counter
+from random import Random
+
+import hypothesis.strategies as st
+import pytest
+from hypothesis import given, settings
+
+from loadtests.replay import ReplayConfig, arrivals, busy_share, replay
+from loadtests.replay_policy import PolicyError
+from loadtests.replay_source import ReplayTraffic, traffic_of
+from loadtests.traces import BlockRequest
+from router.policies import POLICIES
+from router.policies.round_robin import RoundRobin
+from router.types import (
+    Decision,
+    Dispatched,
+    Finished,
+    FirstToken,
+    FleetEvent,
+    LoadReported,
+    RoutingRequest,
+    WorkerJoined,
+    Workers,
+)
+
+
+def block(
+    at_s: float, tokens: int = 1024, output: int = 5, *, first: int = 0, session: str | None = None, turn: int = 0
+) -> BlockRequest:
+    blocks = tuple(range(first, first + -(-tokens // 512)))
+    return BlockRequest(
+        arrival_s=at_s, prompt_tokens=tokens, output_tokens=output, blocks=blocks, session_id=session, turn=turn
+    )
+
+
+def traffic(*requests: BlockRequest, wait: bool = False) -> ReplayTraffic:
+    return traffic_of(requests, wait_for_turns=wait)
+
+
+class Watching:
+    """Round robin that notes what it could see at every call."""
+
+    def __init__(self) -> None:
+        self._turns = RoundRobin()
+        self.seen: list[tuple[str, list[int]]] = []
+        self.events: list[FleetEvent] = []
+        self.asked: list[RoutingRequest] = []
+        self._workers: Workers = ()
+
+    def select(self, request: RoutingRequest, workers: Workers) -> Decision:
+        self._workers = workers
+        self.asked.append(request)
+        self._note("select")
+        return self._turns.select(request, workers)
+
+    def observe(self, event: FleetEvent) -> None:
+        self._turns.observe(event)
+        self.events.append(event)
+        self._note(type(event).__name__)
+
+    def _note(self, what: str) -> None:
+        self.seen.append((what, [worker.in_flight for worker in self._workers]))
+
+
+def test_a_policy_is_told_what_a_router_tells_it_in_that_order() -> None:
+    policy = Watching()
+
+    replay(traffic(block(0.0)), policy, ReplayConfig(workers=2))
+
+    assert [what for what, _ in policy.seen[:2]] == ["WorkerJoined", "WorkerJoined"]
+    assert [(what, flying) for what, flying in policy.seen[2:] if what != "LoadReported"] == [
+        ("select", [0, 0]),
+        ("Dispatched", [1, 0]),
+        ("FirstToken", [1, 0]),
+        ("Finished", [0, 0]),
+    ]
+
+
+def test_the_outcome_holds_what_the_worker_reported() -> None:
+    policy = Watching()
+    run = replay(traffic(block(0.0), block(5.0, 1100)), policy, ReplayConfig(workers=1))
+    first, second = [event for event in policy.events if isinstance(event, Finished)]
+    tokens = {event.request_id: event for event in policy.events if isinstance(event, FirstToken)}
+
+    assert (first.outcome.prompt_tokens, first.outcome.cached_tokens, first.outcome.completion_tokens) == (1024, 0, 5)
+    assert (second.outcome.prompt_tokens, second.outcome.cached_tokens) == (1100, 1024)
+    assert second.outcome.ttft_s == tokens[second.request_id].ttft_s == run.results[1].ttft_s
+    assert second.outcome.at_s == 5.0
+    assert second.at_s == pytest.approx(5.0 + second.outcome.e2e_s)
+    assert second.outcome.key is policy.asked[1].key
+    assert second.outcome.ok
+    assert run.summary.cached_token_ratio == 1024 / 2124
+
+
+def test_a_policy_knows_the_prompt_and_never_the_length_of_the_answer() -> None:
+    policy = Watching()
+
+    replay(traffic(block(0.0, session="s")), policy, ReplayConfig(workers=1))
+
+    (asked,) = policy.asked
+    assert (asked.session, asked.max_output_tokens, asked.key.prompt_tokens) == ("s", None, 1024.0)
+    assert len(asked.key.blocks) == 2
+
+
+def test_load_is_reported_at_every_poll_and_is_in_the_view_before_it_is_told() -> None:
+    policy = Watching()
+
+    replay(traffic(block(0.0, 20_000, 400)), policy, ReplayConfig(workers=2, load_poll_s=0.25))
+
+    polls = [event for event in policy.events if isinstance(event, LoadReported)]
+    assert {event.at_s for event in polls} >= {0.0, 0.25, 0.5, 0.75}
+    assert Counter(event.worker for event in polls)["w1"] == Counter(event.worker for event in polls)["w2"]
+    busy = next(event for event in polls if event.at_s == 0.25 and event.worker == "w1")
+    assert (busy.load.running, busy.load.capacity_tokens) == (1, 699_103)
+    assert policy._workers[0].load is not None
+
+
+def test_a_request_longer_than_the_cache_is_refused_and_the_others_are_answered() -> None:
+    policy = Watching()
+
+    run = replay(traffic(block(0.0, 20_000), block(1.0)), policy, ReplayConfig(workers=1, capacity_tokens=10_000))
+
+    refused, answered = run.results
+    assert "exceed the KV capacity" in refused.error_detail
+    assert answered.ok
+    assert run.summary.errors == 1
+    assert [event.outcome.status for event in policy.events if isinstance(event, Finished)] == [400, 200]
+    assert policy.seen[-1] == ("Finished", [0])
+
+
+def test_a_turn_waits_for_the_one_before_only_when_asked_to() -> None:
+    turns = [block(0.0, 60_000, 300, session="s"), block(0.5, 60_000, 300, session="s", turn=1), block(0.6, first=900)]
+
+    together = replay(traffic(*turns), "round_robin", ReplayConfig(workers=1))
+    waiting = replay(traffic(*turns, wait=True), "round_robin", ReplayConfig(workers=1))
+
+    assert {one.turn: one.start_s for one in together.results if one.session_id == "s"} == {0: 0.0, 1: 0.5}
+    first, second = (one for one in waiting.results if one.session_id == "s")
+    assert second.start_s == pytest.approx(first.start_s + first.e2e_s)
+    assert {one.start_s for one in waiting.results if one.session_id != "s"} == {0.6}
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_the_same_seed_gives_the_same_results(policy: str) -> None:
+    requests = traffic(*(block(index // 3, 600 + 100 * index, 20, first=index % 4 * 50) for index in range(40)))
+
+    first, again = (replay(requests, policy, ReplayConfig(workers=3, seed=7)) for _ in range(2))
+
+    assert first.results == again.results
+    assert first.summary == again.summary
+
+
+REQUESTS = st.lists(
+    st.builds(
+        block,
+        st.sampled_from([0.0, 1.0, 1.5, 30.0]),
+        st.integers(1, 3000),
+        st.integers(0, 50),
+        first=st.integers(0, 3),
+        session=st.sampled_from([None, "a", "b"]),
+        turn=st.integers(0, 3),
+    ),
+    min_size=1,
+    max_size=25,
+)
+
+
+@given(requests=REQUESTS, policy=st.sampled_from(sorted(POLICIES)), wait=st.booleans(), seed=st.integers(0, 3))
+@settings(max_examples=60, deadline=None)
+def test_every_request_is_dispatched_and_ends_once_and_counts_balance(
+    requests: list[BlockRequest], policy: str, wait: bool, seed: int
+) -> None:
+    events: list[FleetEvent] = []
+    config = ReplayConfig(workers=2, capacity_tokens=5000, seed=seed, jitter_s=1.0)
+
+    run = replay(traffic(*requests, wait=wait), policy, config, on_event=events.append)
+
+    kinds = Counter(type(event) for event in events)
+    assert kinds[Dispatched] == kinds[Finished] == kinds[FirstToken] == len(requests) == len(run.results)
+    assert kinds[WorkerJoined] == 2
+    times = [event.at_s for event in events]
+    assert times == sorted(times)
+    assert Counter(one.prompt_tokens for one in run.results) == Counter(one.prompt_tokens for one in requests)
+    for one in run.results:
+        assert one.ttft_s is not None
+        assert 0 < one.ttft_s <= one.e2e_s
+        assert one.cached_tokens is not None
+        assert 0 <= one.cached_tokens < (one.prompt_tokens or 0)
+    assert 0 < busy_share(run) <= 1 + 1e-9
+
+
+def test_rate_brings_arrivals_closer_together() -> None:
+    requests = traffic(block(10.0), block(14.0)).requests
+
+    assert arrivals(requests, ReplayConfig(rate=2.0)) == [0.0, 2.0]
+
+
+@given(counts=st.lists(st.integers(1, 6), min_size=2, max_size=6), seed=st.integers(0, 5))
+def test_arrivals_of_a_ticking_clock_spread_within_their_tick_and_keep_their_order(
+    counts: list[int], seed: int
+) -> None:
+    requests = traffic(*(block(3.0 * tick) for tick, count in enumerate(counts) for _ in range(count))).requests
+
+    times = arrivals(requests, ReplayConfig(seed=seed))
+
+    assert times == sorted(times)
+    ticks = [3.0 * tick for tick, count in enumerate(counts) for _ in range(count)]
+    assert all(tick <= time < tick + 3.0 for tick, time in zip(ticks, times, strict=True))
+    assert arrivals(requests, ReplayConfig(seed=seed, spread=False)) == ticks
+
+
+def test_a_clock_that_does_not_tick_is_left_alone() -> None:
+    requests = traffic(block(0.0), block(0.7), block(100.0)).requests
+
+    assert arrivals(requests, ReplayConfig(seed=3)) == [0.0, 0.7, 100.0]
+
+
+def test_jitter_moves_a_session_as_a_whole_and_differs_by_seed() -> None:
+    requests = traffic(block(0.0, session="a"), block(5.0, session="a"), block(6.0, session="b")).requests
+
+    one, other = (arrivals(requests, ReplayConfig(seed=seed, jitter_s=4.0)) for seed in (1, 2))
+
+    assert one != other
+    assert one[1] - one[0] == pytest.approx(5.0)
+    assert all(0 <= moved - came < 4.0 for moved, came in zip(one, [0.0, 5.0, 6.0], strict=True))
+
+
+def test_a_prefix_policy_finds_what_round_robin_misses() -> None:
+    rng = Random(1)
+    requests = traffic(*(block(index * 2.0, 4096, 10, first=100 * rng.randrange(5)) for index in range(60)))
+
+    by_turns, by_prefix = (replay(requests, name, ReplayConfig(workers=4)) for name in ("round_robin", "prefix_match"))
+
+    assert (by_prefix.summary.cached_token_ratio or 0) > 0.85
+    assert (by_turns.summary.cached_token_ratio or 0) < 0.75
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("workers", 0), ("capacity_tokens", 0), ("rate", 0.0), ("load_poll_s", -1.0), ("jitter_s", -1.0)],
+)
+def test_a_configuration_that_cannot_work_names_its_field(field: str, value: float) -> None:
+    with pytest.raises(ValueError, match=field):
+        ReplayConfig(**{field: value})  # type: ignore[arg-type]
+
+
+def test_an_unknown_policy_is_refused() -> None:
+    with pytest.raises(PolicyError, match="Did you mean 'round_robin'"):
+        replay(traffic(block(0.0)), "round_robbin", ReplayConfig())
