@@ -7,6 +7,7 @@ Not here: the table (replay_sweep_table.py), one cell (replay.py), what a load m
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from functools import lru_cache
@@ -164,7 +165,8 @@ def run_sweep(
     todo: Sequence[tuple[Cell, Ideal]], path: Path, *, jobs: int, on_line: Callable[[Line], None] | None = None
 ) -> list[Line]:
     """Runs the cells in `jobs` processes (one: in this), appends each line to `path` as it ends, returns them in order
-    of completion. Interrupted, it stops at once; what has ended is in the file.
+    of completion. Interrupted, it stops when the cells under way have ended; theirs are lost, all others in the
+    file.
     """
     lines: list[Line] = []
     _repair(path)
@@ -188,7 +190,7 @@ def _rows_elsewhere(todo: Sequence[tuple[Cell, Ideal]], jobs: int) -> Iterator[t
     """Rows as they end. One cell more is handed out than can run: nobody waits, and little is lost when we stop."""
     remaining = iter(todo)
     running: dict[Future[Figures], tuple[Cell, Ideal]] = {}
-    pool = ProcessPoolExecutor(jobs, mp_context=get_context("spawn"))
+    pool = ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), initializer=_ignore_interrupts)
     try:
         while True:
             for cell, best in islice(remaining, jobs + 1 - len(running)):
@@ -210,6 +212,11 @@ def _repair(path: Path) -> None:
     """Cuts off a last line without its end, so that what is appended starts a line of its own."""
     if path.exists() and (raw := path.read_bytes()) and not raw.endswith(b"\n"):
         path.write_bytes(raw[: raw.rfind(b"\n") + 1])
+
+
+def _ignore_interrupts() -> None:
+    """In a process of the pool: Ctrl-C reaches it too, and is for the parent to handle."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _run_cell(cell: Cell) -> Figures:
