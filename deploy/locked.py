@@ -21,21 +21,22 @@ class BadLock(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pin:
-    """One package of the lock: its lines as they are, and the names of those that asked for it."""
+    """One version of a package in the lock: its lines as they are, and the names of those that asked for it."""
 
+    name: str
     text: str
     wanted_by: frozenset[str]
 
 
-def read_pins(lock: str) -> dict[str, Pin]:
-    """The packages of a lock written by `uv pip compile`, by normalised name."""
-    pins: dict[str, Pin] = {}
+def read_pins(lock: str) -> list[Pin]:
+    """What a lock written by `uv pip compile` pins. A package may come twice, with markers that exclude each other."""
+    pins = []
     for block in re.split(r"\n(?=[A-Za-z0-9])", lock.strip()):
         lines = block.splitlines()
         notes = [line.strip().removeprefix("#").strip() for line in lines if line.lstrip().startswith("#")]
         wanted_by = frozenset(normalised(note.removeprefix("via").strip()) for note in notes if note not in ("", "via"))
         text = "\n".join(line for line in lines if not line.lstrip().startswith("#"))
-        pins[normalised(lines[0])] = Pin(text=text, wanted_by=wanted_by)
+        pins.append(Pin(name=normalised(lines[0]), text=text, wanted_by=wanted_by))
     return pins
 
 
@@ -59,12 +60,12 @@ def select(project: dict[str, object], lock: str, extras: list[str]) -> str:
         raise BadLock(f"there is no extra {unknown[0]!r}; there are: {', '.join(optional)}")
     wanted = {normalised(each) for each in always + [each for extra in extras for each in optional[extra]]}
     pins = read_pins(lock)
-    missing = sorted(wanted - set(pins))
+    missing = sorted(wanted - {pin.name for pin in pins})
     if missing:
         raise BadLock(f"requirements.lock does not pin {', '.join(missing)}; run `make lock`")
-    while more := {name for name, pin in pins.items() if name not in wanted and pin.wanted_by & wanted}:
+    while more := {pin.name for pin in pins if pin.name not in wanted and pin.wanted_by & wanted}:
         wanted |= more
-    return "\n".join(pins[name].text for name in sorted(wanted)) + "\n"
+    return "\n".join(pin.text for pin in pins if pin.name in wanted) + "\n"
 
 
 def main() -> None:

@@ -93,7 +93,8 @@ class Outside:
         about = self._services[service]
         words = [*self._entrypoints[about["build"]["target"]], *about["command"]]
         here = [self._here(service, word, before) for word, before in zip(words, ["", *words], strict=False)]
-        return [str(Path(sys.executable).parent / here[0]), *here[1:]]
+        programs = {"python": sys.executable, "locust": str(Path(sys.executable).parent / "locust")}
+        return [programs[here[0]], *here[1:]]
 
     def _here(self, service: str, word: str, before: str) -> str:
         if word == "/app/locustfile.py":
@@ -103,8 +104,8 @@ class Outside:
         if found := re.fullmatch(r"--port=(\d+)", word):
             return f"--port={self.port(service, int(found[1]))}"
         word = re.sub(r"http://([\w-]+):(\d+)", lambda found: self.url(found[1], int(found[2])), word)
-        if found := re.fullmatch(r"(.*=)?([\w-]+)", word):
-            word = f"{found[1] or ''}127.0.0.1" if found[2] in self._services else word
+        if found := re.fullmatch(r"(--[\w-]+=)([\w-]+)", word):
+            word = f"{found[1]}127.0.0.1" if found[2] in self._services else word
         return word.replace("0.0.0.0", "127.0.0.1")
 
     def start(self, service: str, *extra: str) -> None:

@@ -21,8 +21,11 @@ b-c==2 ; sys_platform != 'win32' \\
     # via
     #   a
     #   x
-d==3 \\
+d==3 ; python_full_version < '3.12' \\
     --hash=sha256:dd
+    # via b-c
+d==4 ; python_full_version >= '3.12' \\
+    --hash=sha256:de
     # via b-c
 x==4 \\
     --hash=sha256:ee
@@ -49,12 +52,12 @@ def names(text: str) -> list[str]:
     return [line.split("==")[0] for line in text.splitlines() if "==" in line and not line.startswith(" ")]
 
 
-def test_what_dependencies_ask_for_comes_along_at_any_depth(locked: ModuleType) -> None:
-    assert names(locked.select(PROJECT, LOCK, [])) == ["a", "b-c", "d"]
+def test_what_dependencies_ask_for_comes_along_at_any_depth_and_for_every_python(locked: ModuleType) -> None:
+    assert names(locked.select(PROJECT, LOCK, [])) == ["a", "b-c", "d", "d"]
 
 
 def test_an_extra_adds_its_own(locked: ModuleType) -> None:
-    assert names(locked.select(PROJECT, LOCK, ["more"])) == ["a", "b-c", "d", "x", "y"]
+    assert names(locked.select(PROJECT, LOCK, ["more"])) == ["a", "b-c", "d", "d", "x", "y"]
 
 
 def test_markers_and_hashes_are_kept(locked: ModuleType) -> None:
