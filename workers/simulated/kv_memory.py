@@ -46,9 +46,10 @@ class KvMemory:
         return -(-tokens // self.page_size)
 
     def matched_tokens(self, state: RequestState) -> int:
-        """Tokens that an admission of this waiting request would find cached now. Changes nothing."""
+        """Tokens that an admission of this waiting request would find cached now. Changes nothing in the cache."""
         request = state.request
-        return self.cache.peek(request.namespace, request.pages, self._reusable(state)) * self.page_size
+        state.seen = self.cache.look(request.namespace, request.pages, self._reusable(state), state.seen)
+        return state.seen.pages * self.page_size
 
     def attach(self, state: RequestState) -> None:
         """Finds and locks the cached prefix of a request that holds nothing. One token is always left to compute."""

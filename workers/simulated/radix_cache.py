@@ -10,7 +10,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 Pages = Sequence[Hashable]
 Mark = Hashable
@@ -57,12 +57,22 @@ class Match:
     node: Node
 
 
+class Look(NamedTuple):
+    """The `pages` of a prompt that are in the tree; the last node that lies among them whole, and where it ends."""
+
+    pages: int
+    node: Node
+    node_pages: int
+    tree: int
+
+
 class RadixCache:
     """One tree; namespaces never share pages. Counts pages that are locked and pages that could be evicted."""
 
     def __init__(self, listener: CacheListener | None = None) -> None:
         self._listener = listener
         self._root = Node(None, (), None, 0)
+        self._tree = 0  # counts `clear`: what was seen before one is not there after it
         self._tick = 0  # counts uses; orders them as SGLang's clock does
         self._heap: list[tuple[int, int, Node]] = []  # (used_at or older, tie-break, leaf)
         self._pushes = 0
@@ -83,17 +93,26 @@ class RadixCache:
 
     def peek(self, namespace: Hashable, pages: Pages, limit: int) -> int:
         """How many pages `match` would find; changes nothing."""
-        node, done = self._root, 0
-        while done < limit:
-            child = node.children.get(_child_key(node, namespace, pages[done]))
+        return self.look(namespace, pages, limit, None).pages
+
+    def look(self, namespace: Hashable, pages: Pages, limit: int, before: Look | None) -> Look:
+        """`peek` for who asks often: goes on from where an earlier look at the same pages ended, if that is still in
+        the tree. Changes nothing.
+        """
+        if before is not None and before.tree == self._tree and before.node.parent is not None:
+            node, whole = before.node, before.node_pages
+        else:
+            node, whole = self._root, 0
+        while whole < limit:
+            child = node.children.get(_child_key(node, namespace, pages[whole]))
             if child is None:
                 break
-            common = _common(child.pages, pages, done, limit)
-            done += common
-            if common < len(child.pages):
-                break
-            node = child
-        return done
+            stored = child.pages
+            size = len(stored)
+            if size > limit - whole or stored != pages[whole : whole + size]:
+                return Look(whole + _common(stored, pages, whole, limit), node, whole, self._tree)
+            node, whole = child, whole + size
+        return Look(whole, node, whole, self._tree)
 
     def insert(self, namespace: Hashable, pages: Pages, count: int) -> Match:
         """Stores `pages[:count]`. The match says how many were there before and the node where `count` ends."""
@@ -152,6 +171,7 @@ class RadixCache:
         if self._locked:
             raise RuntimeError("a locked cache cannot be cleared")
         self._root = Node(None, (), None, 0)
+        self._tree += 1
         self._heap = []
         self._evictable = 0
         if self._listener is not None:

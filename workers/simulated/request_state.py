@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from workers.simulated.radix_cache import Node
+from workers.simulated.radix_cache import Look, Node
 from workers.simulated.request import EngineRequest
 
 
@@ -19,7 +19,9 @@ class RequestState:
     `kv_tokens` are as of `joined_at`, the batch's count of iterations (DecodeBatch.settle brings them up to date).
     """
 
-    __slots__ = ("cached_tokens", "finish_at", "joined_at", "kv_tokens", "node", "produced", "request", "tree_pages")
+    __slots__ = (
+        "cached_tokens", "finish_at", "joined_at", "kv_tokens", "node", "produced", "request", "seen", "tree_pages",
+    )  # fmt: skip
 
     def __init__(self, request: EngineRequest) -> None:
         self.request = request
@@ -28,6 +30,7 @@ class RequestState:
         self.tree_pages = 0
         self.node: Node | None = None
         self.cached_tokens: int | None = None  # as reported: what the first admission found
+        self.seen: Look | None = None  # of the prompt in the cache, while it waits
         self.joined_at = 0
         self.finish_at = 0
 

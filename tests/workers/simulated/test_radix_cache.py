@@ -10,7 +10,7 @@ import pytest
 from hypothesis import settings
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, multiple, rule
 
-from workers.simulated.radix_cache import Mark, Match, Node, Pages, RadixCache
+from workers.simulated.radix_cache import Look, Mark, Match, Node, Pages, RadixCache
 
 PAGES = st.lists(st.integers(0, 2), max_size=12).map(tuple)
 NAMESPACES = st.sampled_from([None, "lora"])
@@ -60,6 +60,7 @@ class CacheAgainstSet(RuleBasedStateMachine):
         self.cache = RadixCache(self.ledger)
         self.held: set[tuple[Hashable, tuple[int, ...]]] = set()
         self.locked: list[tuple[Hashable, tuple[int, ...]]] = []
+        self.looks: dict[tuple[Hashable, tuple[int, ...], int], Look] = {}
 
     def longest(self, namespace: Hashable, pages: tuple[int, ...]) -> int:
         return max((end for end in range(1, len(pages) + 1) if (namespace, pages[:end]) in self.held), default=0)
@@ -76,6 +77,18 @@ class CacheAgainstSet(RuleBasedStateMachine):
         expected = self.longest(namespace, pages[:limit])
         assert self.cache.peek(namespace, pages, limit) == expected
         assert self.cache.match(namespace, pages, limit).pages == expected
+
+    @rule(namespace=NAMESPACES, pages=PAGES, limit=st.integers(0, 12))
+    def look(self, namespace: Hashable, pages: tuple[int, ...], limit: int) -> None:
+        limit = min(limit, len(pages))
+        self.looks[namespace, pages, limit] = self.cache.look(namespace, pages, limit, None)
+
+    @invariant()
+    def looking_again_from_where_a_look_ended_finds_what_is_there_now(self) -> None:
+        for (namespace, pages, limit), before in self.looks.items():
+            again = self.cache.look(namespace, pages, limit, before)
+            assert again.pages == self.longest(namespace, pages[:limit])
+            self.looks[namespace, pages, limit] = again
 
     @rule(target=locks, namespace=NAMESPACES, pages=PAGES)
     def lock(self, namespace: Hashable, pages: tuple[int, ...]) -> object:
