@@ -48,12 +48,15 @@ def _single(run: Run) -> list[Feature]:
     shared = [call.prompt[0] == calls[0].prompt[0] for call in calls]
     cached = all(shared) and len(calls) > 1
     timings = run.timings[1:] if cached else run.timings
-    found = [Feature(f"{run.experiment.name}: TTFT", median(timing.ttft_s for timing in timings))]
+    name = run.experiment.name
+    whole_s = median(timing.ttft_s for timing in timings)
     inside = [_forward_s(timing) for timing in timings]
     known = [seconds for seconds in inside if seconds is not None]
-    if len(known) == len(inside):
-        found.append(Feature(f"{run.experiment.name}: forward", median(known)))
-    return found
+    if len(known) < len(inside):
+        return [Feature(f"{name}: TTFT", whole_s)]
+    if run.experiment.group == "text":  # what reading the text takes; its one new token is no prompt worth modelling
+        return [Feature(f"{name}: outside of the engine", max(whole_s - median(known), 1e-5))]
+    return [Feature(f"{name}: TTFT", whole_s), Feature(f"{name}: forward", median(known))]
 
 
 def _forward_s(timing: Timing) -> float | None:

@@ -27,7 +27,7 @@ NEGLIGIBLE_S = 1e-12
 _SINGLE = ("prefill", "text")
 STAGES: Sequence[tuple[Collection[str], Sequence[str]]] = (
     (_SINGLE, tuple(name for name in PARAMETERS if "decode" not in name and "request" not in name)),
-    (("decode",), ("decode_step_base_s", "decode_request_s", "decode_context_s")),
+    (("decode",), tuple(name for name in PARAMETERS if "decode" in name)),
 )
 """Which parameters are sought in which groups of experiments, where figures change smoothly with the parameters."""
 QUEUES = ("burst", "mixed")

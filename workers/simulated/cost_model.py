@@ -23,27 +23,31 @@ class CostModel:
     """Parameters in seconds. Raises ValueError, naming the field, for one that is negative or not finite, and for steps
     that take no time at all.
 
-    A prefill step takes `prefill_step_s`, plus `prefill_token_s` for each new token, plus attention. Attention of new
-    tokens among themselves costs `prefill_attention_s` for each pair (half of the square). Attention to the context
-    costs the same for each pair, but no less than `prefill_context_s` for each token of the longest context, because
-    few new tokens cannot fill the GPU.
+    A prefill step computes for `prefill_token_s` a new token, and for `prefill_step_s` at least; near that floor the two
+    overlap, as the root of the sum of their squares. To this come `prefill_attention_s` for each pair of new tokens of
+    one request (half of the square), and attention to the context: `prefill_context_pair_s` for each pair of a new token
+    and one of the context, `prefill_far_pair_s` more for each pair with context beyond FAR_TOKENS; but no less than
+    `prefill_context_s` for each token of the longest context, because few new tokens cannot fill the GPU.
+
+    A decode step takes `decode_step_base_s`, plus `decode_request_s` for each request, plus `decode_context_s` for each
+    token of KV that it reads, but for these no less than `decode_longest_s` for each token of the longest context.
 
     Before a request can join a step, the server's front end reads it, one request after another (a single process, as
     SGLang's tokenizer manager is): `front_end_request_s`, plus `front_end_token_s` for each prompt token, plus
     `front_end_text_token_s` for each token that must be made from text. `front_end_latency_s` more pass between a
     client and the engine, there and back, and hold nobody up. See front_end.py.
-
-    A decode step takes `decode_step_base_s`, plus `decode_request_s` for each request, plus `decode_context_s` for each
-    token of KV that it reads.
     """
 
     prefill_step_s: float
     prefill_token_s: float
     prefill_attention_s: float
+    prefill_context_pair_s: float
     prefill_context_s: float
     decode_step_base_s: float
     decode_request_s: float
     decode_context_s: float
+    prefill_far_pair_s: float = 0.0
+    decode_longest_s: float = 0.0
     front_end_latency_s: float = 0.0
     front_end_request_s: float = 0.0
     front_end_token_s: float = 0.0
@@ -62,64 +66,81 @@ class CostModel:
 
     def prefill_s(self, chunks: Iterable[PrefillChunk]) -> float:
         """Seconds of one prefill step over `chunks`, one per request."""
-        tokens = 0
-        inner = 0.0
-        pairs = 0
-        longest = 0
+        tokens = longest = 0
+        inner_s = outer_s = 0.0
         for new, context in chunks:
             tokens += new
-            inner += new * new / 2
-            pairs += new * context
+            inner_s += new * new / 2 * self.prefill_attention_s
+            outer_s += new * context * self.prefill_context_pair_s
+            if context > FAR_TOKENS:
+                outer_s += new * (context - FAR_TOKENS) * self.prefill_far_pair_s
             longest = max(longest, context)
-        attention = inner * self.prefill_attention_s + max(
-            pairs * self.prefill_attention_s, longest * self.prefill_context_s
-        )
-        return self.prefill_step_s + tokens * self.prefill_token_s + attention
+        compute_s = math.hypot(self.prefill_step_s, tokens * self.prefill_token_s)
+        return compute_s + inner_s + max(outer_s, longest * self.prefill_context_s)
 
-    def decode_step_s(self, batch: int, context_tokens: int) -> float:
+    def decode_step_s(self, batch: int, context_tokens: int, longest_tokens: int) -> float:
         """Seconds of one decode step of `batch` requests with `context_tokens` of KV in all."""
-        return self.decode_step_base_s + batch * self.decode_request_s + context_tokens * self.decode_context_s
+        attention_s = max(context_tokens * self.decode_context_s, longest_tokens * self.decode_longest_s)
+        return self.decode_step_base_s + batch * self.decode_request_s + attention_s
 
-    def decode_s(self, batch: int, context_tokens: int, steps: int) -> float:
-        """Seconds of `steps` decode steps in a row; the context grows by `batch` tokens with each."""
-        grown = batch * steps * (steps - 1) // 2
-        return steps * self.decode_step_s(batch, context_tokens) + grown * self.decode_context_s
+    def decode_s(self, batch: int, context_tokens: int, longest_tokens: int, steps: int) -> float:
+        """Seconds of `steps` decode steps in a row; each context grows by a token with each."""
+        fixed_s = self.decode_step_base_s + batch * self.decode_request_s
+        all_s = (context_tokens * self.decode_context_s, batch * self.decode_context_s)
+        longest_s = (longest_tokens * self.decode_longest_s, self.decode_longest_s)
+        return steps * fixed_s + _sum_of_larger(all_s, longest_s, steps)
 
-    def decode_steps_until(self, batch: int, context_tokens: int, seconds: float) -> int:
+    def decode_steps_until(self, batch: int, context_tokens: int, longest_tokens: int, seconds: float) -> int:
         """The fewest decode steps in a row, at least one, that take `seconds` or longer."""
-        first = self.decode_step_s(batch, context_tokens)
-        growth = batch * self.decode_context_s
-        # seconds = steps * first + growth * steps * (steps - 1) / 2, solved for steps
-        linear = first - growth / 2
-        root = math.sqrt(max(0.0, linear * linear + 2 * growth * max(0.0, seconds)))
-        steps = max(1, math.ceil(2 * max(0.0, seconds) / (linear + root)))
-        if steps > 1 and self.decode_s(batch, context_tokens, steps - 1) >= seconds:
-            return steps - 1  # rounding
-        return steps
+        first_s = self.decode_step_s(batch, context_tokens, longest_tokens)
+        low, high = 0, max(1, math.ceil(seconds / first_s) + 1)  # none is shorter than the first
+        while low + 1 < high:
+            middle = (low + high) // 2
+            if self.decode_s(batch, context_tokens, longest_tokens, middle) >= seconds:
+                high = middle
+            else:
+                low = middle
+        return high
 
 
+def _sum_of_larger(one: tuple[float, float], other: tuple[float, float], steps: int) -> float:
+    """The sum of the larger of two straight lines, (value at 0, growth), at 0, 1, ... `steps` - 1."""
+    flat, steep = sorted((one, other), key=lambda line: line[1])
+    if steep[1] <= flat[1]:
+        before = 0 if steep[0] >= flat[0] else steps
+    else:  # until the steep line is above
+        before = min(steps, max(0, math.ceil((flat[0] - steep[0]) / (steep[1] - flat[1]))))
+    return _sum_of_line(flat, 0, before) + _sum_of_line(steep, before, steps)
+
+
+def _sum_of_line(line: tuple[float, float], start: int, stop: int) -> float:
+    return (stop - start) * line[0] + (stop - start) * (start + stop - 1) / 2 * line[1]
+
+
+FAR_TOKENS = 8192
+"""Where a context stops to be near. On an H200 with Qwen3-8B's shape, a pair of a new token and one of the context costs
+the same up to 8,192 tokens of context (3.4 ns), and a third more from 16,384 on: a layer's KV of 12,000 tokens fills the
+GPU's 50 MB of L2 cache. Measured in between was nothing."""
 PARAMETERS = tuple(field.name for field in fields(CostModel) if field.name.endswith("_s"))
 """The names of the parameters that are seconds; the other fields say where they come from."""
-OPTIONAL = tuple(name for name in PARAMETERS if name.startswith("front_end_"))
+OPTIONAL = tuple(field.name for field in fields(CostModel) if field.name in PARAMETERS and field.default == 0.0)
 """Those that a file may leave out."""
 _STEPS = ("prefill_step_s", "decode_step_base_s")
 
 H200_QWEN3_8B = CostModel(
-    prefill_step_s=0.01131,
-    prefill_token_s=1.954e-5,
-    prefill_attention_s=3.417e-9,
-    prefill_context_s=3.875e-6,
-    decode_step_base_s=0.005237,
-    decode_request_s=3.336e-5,
-    # 147,456 bytes of KV a token (36 layers, 8 heads of 128, keys and values, 2 bytes) at the H200's 4.8 TB/s.
-    decode_context_s=3.07e-8,
+    prefill_step_s=0.007,
+    prefill_token_s=2.23e-5,
+    prefill_attention_s=2.5e-9,
+    prefill_context_pair_s=3.4e-9,
+    prefill_far_pair_s=2e-9,
+    prefill_context_s=2.3e-6,
+    decode_step_base_s=0.005,
+    decode_request_s=1e-5,
+    decode_context_s=5e-8,
+    decode_longest_s=4.2e-7,
     model="Qwen3-8B shape, dummy weights",
     hardware="1 x NVIDIA H200",
     sglang_version="0.5.17",
-    source=(
-        "least squares of relative errors over measured TTFT (2,025, 8,044 and 16,100 tokens, uncached and cached) and "
-        "decode steps (1, 8, 32, 64, 128 requests with short contexts), triton attention; largest error 5 %; "
-        "decode_context_s is derived from memory bandwidth, not measured"
-    ),
+    source="",
 )
 """The default."""

@@ -24,6 +24,7 @@ class DecodeBatch:
         self._turns = [0] * page_size
         self.iterations = 0
         self.context_tokens = 0
+        self._contexts: list[tuple[int, int, RequestState]] = []  # (-KV tokens at iteration 0, tie-break, member)
 
     def __len__(self) -> int:
         return len(self._members)
@@ -43,6 +44,7 @@ class DecodeBatch:
         self.context_tokens += state.kv_tokens
         self._joins += 1
         heapq.heappush(self._finishes, (state.finish_at, self._joins, state))
+        heapq.heappush(self._contexts, (self.iterations - state.kv_tokens, self._joins, state))
 
     def remove(self, state: RequestState) -> None:
         """Takes a member out, brought up to date."""
@@ -57,6 +59,15 @@ class DecodeBatch:
         state.produced += done
         state.kv_tokens += done
         state.joined_at = self.iterations
+
+    @property
+    def longest_tokens(self) -> int:
+        """KV tokens of the member that has most. The batch must not be empty."""
+        while True:
+            offset, _, state = self._contexts[0]
+            if self._members.get(state.request.rid) is state and state.joined_at - state.kv_tokens == offset:
+                return self.iterations - offset
+            heapq.heappop(self._contexts)
 
     def produced(self, state: RequestState) -> int:
         """Output tokens of a member so far."""

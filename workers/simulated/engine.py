@@ -83,6 +83,7 @@ class Engine:
         self._memory_full = False  # nothing is admitted before something is freed (SGLang: batch_is_full)
         self._ratio = config.new_token_ratio
         self._meter = LoadMeter()
+        self._results: list[tuple[RequestState, bool]] = []  # of the last step: prompt read, or (True) all done
         self._last_start_s = 0.0  # when the last iteration began, and when the GPU is free after it
         self._free_s = float("-inf")
 
@@ -116,6 +117,7 @@ class Engine:
             self._see_arrivals(float("inf"))
             self._waiting.remove(state)
             return True
+        self._results = [result for result in self._results if result[0] is not state]
         self.memory.release(state, keep=True)
         self._memory_full = False
         return True
@@ -158,12 +160,13 @@ class Engine:
         retracted: list[str] = []
         while True:
             planned = self._plan_prefill()
+            processed = self._process_results()
             if planned:
                 return self._prefill(planned, now_s, retracted)
             retracted += self._make_room()
             if len(self._batch):
                 return self._decode(now_s, horizon_s, retracted)
-            if not retracted:
+            if not retracted and not processed:
                 return IDLE
             # Every decoding request had to go: the chunked request, or the head of the queue, can now run.
 
@@ -173,32 +176,52 @@ class Engine:
         prefill or a retraction. Changes nothing.
         """
         batch = self._batch
-        waiting = (len(self._waiting) or self._arrived) and not self._memory_full
-        if self._chunked is not None or waiting or not len(batch):
+        if self._chunked is not None or self._may_admit or self._results or not len(batch):
             return None
         if batch.pages_needed(1) > self.memory.available_pages:
             return None
         size, context = len(batch), batch.context_tokens
-        return self.cost_model.decode_s(size, context, self._foldable(size, context, float("inf")))
+        longest = batch.longest_tokens
+        return self.cost_model.decode_s(size, context, longest, self._foldable(size, context, float("inf")))
 
     @property
     def _runs(self) -> bool:
         """Whether the next step was planned, in part at least, before anything that has just arrived."""
         return bool(len(self._batch) or len(self._waiting) or self._chunked is not None)
 
+    @property
+    def _may_admit(self) -> bool:
+        """Whether a request might leave the queue before anything else happens."""
+        return bool(len(self._waiting) or self._arrived) and not self._memory_full
+
+    def _process_results(self) -> bool:
+        """Does what a step's end brings: prompts enter the tree, ended requests free their KV. With `overlap`, SGLang
+        does this after the next step is planned, which thus finds neither. False when there was nothing.
+        """
+        results, self._results = self._results, []
+        for state, finished in results:
+            if finished:
+                self.memory.release(state, keep=True)
+                self._memory_full = False
+            else:
+                self.memory.commit(state)
+        return bool(results)
+
     def _see_arrivals(self, until_s: float) -> None:
         """Lets what arrived by then wait for admission."""
         while self._arrived and self._arrived[0][0] <= until_s:
             self._waiting.append(self._arrived.popleft()[1])
 
-    def _ran(self, start_s: float, end_s: float, size: int, context: int) -> None:
+    def _ran(self, start_s: float, end_s: float, size: int, context: int, longest: int) -> None:
         """Notes when the last iteration ran. With `overlap`, the next one is launched before its results are known; so
         where every request has ended, one more decode step of `size` requests runs in vain.
         """
+        if not self.config.overlap or self.idle:
+            self._process_results()
         self._last_start_s = start_s
         self._free_s = end_s
         if self.config.overlap and not self._runs:
-            self._free_s += self.cost_model.decode_step_s(size, context)
+            self._free_s += self.cost_model.decode_step_s(size, context, longest)
 
     def _check(self, request: EngineRequest) -> None:
         """Raises ValueError unless the request can run when it is alone."""
@@ -252,12 +275,13 @@ class Engine:
         duration_s = self.cost_model.prefill_s(plan.chunk for plan in planned)
         outputs = []
         for plan in planned:
-            self.memory.commit(plan.state)
-            if plan.state is not self._chunked:
+            if plan.state is self._chunked:
+                self.memory.commit(plan.state)
+            else:
                 outputs.append(self._prefilled(plan.state))
         tokens = sum(plan.chunk.new_tokens for plan in planned)
-        context = sum(sum(plan.chunk) for plan in planned)
-        self._ran(now_s, now_s + duration_s, len(planned), context)
+        contexts = [sum(plan.chunk) for plan in planned]
+        self._ran(now_s, now_s + duration_s, len(planned), sum(contexts), max(contexts))
         self._meter.prefilled(planned, duration_s)
         self._meter.produced(sum(output.new_tokens for output in outputs), 0, now_s + duration_s)
         return StepResult(
@@ -279,6 +303,7 @@ class Engine:
             self._finish(state)
         else:
             self._batch.add(state)
+            self._results.append((state, False))
         return TokenOutput(
             rid=state.request.rid,
             new_tokens=new,
@@ -289,8 +314,7 @@ class Engine:
 
     def _finish(self, state: RequestState) -> None:
         del self._states[state.request.rid]
-        self.memory.release(state, keep=True)
-        self._memory_full = False
+        self._results.append((state, True))
 
     def _make_room(self) -> list[str]:
         """Retracts requests until one decode iteration fits: those with the least output first, then the longest
@@ -312,9 +336,9 @@ class Engine:
 
     def _decode(self, now_s: float, horizon_s: float | None, retracted: Sequence[str]) -> StepResult:
         batch = self._batch
-        size, context = len(batch), batch.context_tokens
+        size, context, longest = len(batch), batch.context_tokens, batch.longest_tokens
         iterations = 1 if horizon_s is None else self._foldable(size, context, horizon_s - now_s)
-        duration_s = self.cost_model.decode_s(size, context, iterations)
+        duration_s = self.cost_model.decode_s(size, context, longest, iterations)
         self.memory.take(batch.pages_needed(iterations))
         running = None if horizon_s is not None else list(batch)
         finished = batch.advance(iterations)
@@ -324,8 +348,8 @@ class Engine:
         decay = (config.new_token_ratio - config.new_token_ratio_min) / config.new_token_ratio_decay_steps
         self._ratio = max(self._ratio - decay * iterations, config.new_token_ratio_min)
         end_s = now_s + duration_s
-        last_s = self.cost_model.decode_step_s(size, context + size * (iterations - 1))
-        self._ran(end_s - last_s, end_s, size, context + size * iterations)
+        last_s = self.cost_model.decode_step_s(size, context + size * (iterations - 1), longest + iterations - 1)
+        self._ran(end_s - last_s, end_s, size, context + size * iterations, longest + iterations)
         self._meter.produced(size * iterations, iterations, end_s)
         return StepResult(
             kind=StepKind.DECODE,
@@ -348,10 +372,12 @@ class Engine:
         """How many decode iterations can be done as one: until a finish, `until_s`, or memory runs out. One only, where
         a waiting request might be admitted after it.
         """
-        if (len(self._waiting) or self._arrived) and not self._memory_full:
+        if self._may_admit or self._results:
             return 1
         most = self._batch.until_finish()
-        most = min(most, self.cost_model.decode_steps_until(size, context, until_s)) if until_s < float("inf") else most
+        if until_s < float("inf"):
+            longest = self._batch.longest_tokens
+            most = min(most, self.cost_model.decode_steps_until(size, context, longest, until_s))
         available = self.memory.available_pages
         if self._batch.pages_needed(most) <= available:
             return most

@@ -24,6 +24,7 @@ CONFIGS = st.builds(
     max_prefill_tokens=st.just(64),
     schedule_policy=st.sampled_from(["fcfs", "lpm"]),
     clip_new_tokens=st.sampled_from([4, 4096]),
+    overlap=st.booleans(),
 )
 
 
@@ -337,7 +338,7 @@ def test_load_counts_what_runs_what_waits_and_what_of_it_is_not_cached() -> None
         now_s += engine.step(now_s).duration_s
     load = engine.load()
     assert load.used_tokens == 145
-    assert load.gen_throughput == pytest.approx(1 / H200_QWEN3_8B.decode_step_s(1, 122), rel=0.01)
+    assert load.gen_throughput == pytest.approx(1 / H200_QWEN3_8B.decode_step_s(1, 122, 122), rel=0.01)
 
 
 @pytest.mark.parametrize(
