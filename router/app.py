@@ -35,6 +35,7 @@ from router.fleet.admin import admin_routes
 from router.fleet.collapse import CollapseDetector
 from router.fleet.control_call import ControlCaller
 from router.fleet.health import HealthMonitor
+from router.fleet.kv_events import KvEvents
 from router.fleet.load import LoadMonitor
 from router.fleet.native import native_routes
 from router.fleet.registry import Registry
@@ -43,6 +44,7 @@ from router.policies import build_policy
 from router.policies.remembers import index_blocks_of
 from router.request.dispatch import Dispatcher
 from router.request.endpoints import MODEL_CALLS, ModelCalls, is_model_call
+from router.request.exact import ExactMatcher
 from router.request.explain import Explainer, explain_routes
 from router.request.forward import Forwarder
 from router.request.record import Recorder
@@ -68,7 +70,9 @@ def create_app(config: RouterConfig, clock: Clock = monotonic) -> ASGIApp:
     registry.listen(steering.observe)
     registry.listen(CollapseDetector(registry.emptied).observe)
     recent = RecentRequests(config.explain)
-    metrics = Metrics(registry, clock, lambda: index_blocks_of(policy))
+    events = KvEvents(config.kv_events, registry)
+    exact = ExactMatcher(config.exact, events, registry) if config.exact.enabled else None
+    metrics = Metrics(registry, clock, lambda: index_blocks_of(policy), lambda: exact.results if exact else {})
     forwarder = Forwarder(config.forward)
     decision_log = _decision_log(config, clock)
     recorder = Recorder(
@@ -87,7 +91,10 @@ def create_app(config: RouterConfig, clock: Clock = monotonic) -> ASGIApp:
         forwarder=forwarder,
         recorder=recorder,
         clock=clock,
+        exact=exact,
     )
+    if exact:
+        exact.check()
     for spec in config.worker:
         name, url = split_worker(spec)
         registry.add(url, name)
@@ -95,6 +102,8 @@ def create_app(config: RouterConfig, clock: Clock = monotonic) -> ASGIApp:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        if exact:
+            await exact.load()
         async with client, asyncio.TaskGroup() as tasks:
             await forwarder.start()
             running: set[asyncio.Task[None]] = set()
@@ -112,12 +121,16 @@ def create_app(config: RouterConfig, clock: Clock = monotonic) -> ASGIApp:
                 load.watch(worker)
             if decision_log:
                 spawn(decision_log.run())
+            if exact:
+                spawn(events.run())
             try:
                 yield
             finally:
                 for task in list(running):
                     task.cancel()
                 await forwarder.close()
+                if exact:
+                    exact.close()
 
     control = _control_app(config, registry, metrics, clock, lifespan)
     control.include_router(explain_routes(recent))

@@ -17,11 +17,13 @@ import msgspec
 
 from router.errors import ConfigError
 from router.fleet.health import HealthConfig
+from router.fleet.kv_events import KvEventsConfig
 from router.fleet.load import LoadConfig
 from router.fleet.native import NativeConfig
 from router.knob import knob, require, section
 from router.policies import POLICIES, PolicyConfigs
 from router.request.dispatch import DispatchConfig
+from router.request.exact import ExactConfig
 from router.request.forward import ForwardConfig
 from router.request.prompt_key import PromptKeyConfig
 from router.telemetry.decision_log import DecisionLogConfig
@@ -59,6 +61,8 @@ class RouterConfig:
     forward: ForwardConfig = section(ForwardConfig)
     health: HealthConfig = section(HealthConfig)
     load: LoadConfig = section(LoadConfig)
+    exact: ExactConfig = section(ExactConfig)
+    kv_events: KvEventsConfig = section(KvEventsConfig)
     explain: ExplainConfig = section(ExplainConfig)
     decision_log: DecisionLogConfig = section(DecisionLogConfig)
     native: NativeConfig = section(NativeConfig)

@@ -6,7 +6,7 @@ nothing of the project. Start reading here.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import NewType, Protocol, TypeAlias
@@ -51,7 +51,9 @@ class PromptKey:
 class RoutingRequest:
     """All that a policy may know of one request. Immutable; the same object is shown to shadows and replay.
 
-    `at_s` is when it arrived, on the clock of the events' `at_s`: a policy has no other clock.
+    `at_s` is when it arrived, on the clock of the events' `at_s`: a policy has no other clock. `known_match_tokens`
+    is how many leading prompt tokens workers hold by their own KV events (exact mode); of a worker that is not in it
+    nothing is known, and the policy's own index counts.
     """
 
     request_id: RequestId
@@ -63,6 +65,7 @@ class RoutingRequest:
     client: str | None = None
     stream: bool = False
     max_output_tokens: int | None = None
+    known_match_tokens: Mapping[WorkerId, int] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,6 +10,7 @@ from fastapi.responses import JSONResponse
 
 from router.clock import Clock
 from router.errors import InvalidBody, InvalidField
+from router.fleet.kv_feed import FeedState
 from router.fleet.registry import Registry
 from router.fleet.worker import Worker
 from router.types import LoadReport
@@ -33,8 +34,13 @@ def worker_view(worker: Worker, now_s: float) -> dict[str, Any]:
         "page_tokens": facts.page_tokens if facts else None,
         "capacity_tokens": load.capacity_tokens if load else facts.capacity_tokens if facts else None,
         "reports_cached_tokens": worker.reports_cached,
-        "kv_events": facts is not None and facts.kv_events is not None,
+        "publishes_kv_events": facts is not None and facts.kv_events is not None,
+        "kv_events": None if worker.kv_feed is None else _feed_view(worker.kv_feed),
     }
+
+
+def _feed_view(feed: FeedState) -> dict[str, Any]:
+    return {"usable": feed.usable, "messages": feed.messages, "gaps": feed.gaps, "blocks": feed.blocks}
 
 
 def _load_view(load: LoadReport) -> dict[str, Any]:

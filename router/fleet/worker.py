@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from enum import Enum
 from typing import Any
 
+from router.fleet.kv_feed import FeedState
 from router.fleet.server_info import ServerFacts
 from router.types import LoadReport, WorkerId
 
@@ -42,6 +43,7 @@ class Worker:
         "failures",
         "id",
         "in_flight",
+        "kv_feed",
         "load",
         "model_cards",
         "models",
@@ -67,6 +69,7 @@ class Worker:
         self.failures = 0
         self.was_unreachable = False
         self.load: LoadReport | None = None
+        self.kv_feed: FeedState | None = None
         self.facts: ServerFacts | None = None
         self.reports_cached: bool | None = None
         self.models: frozenset[str] | None = None

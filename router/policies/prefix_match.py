@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from random import Random
 
 from router.knob import knob, require
+from router.policies.known_match import match_tokens
 from router.policies.ties import smallest
 from router.prefix.index import PrefixIndex
 from router.types import CacheCleared, Decision, Dispatched, FleetEvent, Reason, RoutingRequest, WorkerLeft, Workers
@@ -38,10 +39,11 @@ class PrefixMatch:
 
         Equal matches go to the one with fewer requests in flight, then at random. O(workers x match).
         """
-        matches = self.index.match(request.key.blocks, workers)
+        blocks = self.index.match(request.key.blocks, workers)
+        matches = match_tokens(request, workers, blocks)
         mean = sum(worker.in_flight for worker in workers) / len(workers)
         bound = mean * self._config.load_factor + self._config.load_slack
-        free = [m if worker.in_flight <= bound else 0 for m, worker in zip(matches, workers, strict=True)]
+        free = [m if worker.in_flight <= bound else 0.0 for m, worker in zip(matches, workers, strict=True)]
         deepest = max(free)
         if deepest == 0:
             index = smallest([worker.in_flight for worker in workers], self._rng)
@@ -53,8 +55,8 @@ class PrefixMatch:
         return Decision(
             worker=workers[index].id,
             reason=reason,
-            match_blocks=matches[index],
-            match_tokens=matches[index] * request.key.block_tokens,
+            match_blocks=blocks[index],
+            match_tokens=matches[index],
         )
 
     def observe(self, event: FleetEvent) -> None:

@@ -20,6 +20,7 @@ from router.fleet.worker import Worker
 from router.knob import knob, require
 from router.request.body_edit import body_for
 from router.request.client import client_of
+from router.request.exact import ExactMatcher
 from router.request.explain import Explainer, explain_headers
 from router.request.forward import Answer, Forwarder
 from router.request.parse import ParsedRequest, parse
@@ -72,6 +73,7 @@ class Dispatcher:
         forwarder: Forwarder,
         recorder: Recorder,
         clock: Clock,
+        exact: ExactMatcher | None = None,
     ) -> None:
         self._config = config
         self._key_config = key_config
@@ -81,6 +83,7 @@ class Dispatcher:
         self._forwarder = forwarder
         self._recorder = recorder
         self._clock = clock
+        self._exact = exact
 
     async def dispatch(self, raw: RawRequest, reply: Reply) -> None:
         """Route one request and answer it, well or with an error; one Outcome is recorded in every case.
@@ -107,16 +110,19 @@ class Dispatcher:
 
     async def _route(self, raw: RawRequest, reply: Reply, progress: Progress) -> None:
         parsed = parse(raw.endpoint, raw.body, raw.named_headers, self._config.session_header)
+        key = prompt_key(parsed, self._key_config)
+        exact = None if self._exact is None else await self._exact.match(parsed)
         request = RoutingRequest(
             request_id=raw.request_id,
             endpoint=raw.endpoint,
-            key=prompt_key(parsed, self._key_config),
+            key=key if exact is None else exact.corrected(key),
             at_s=raw.at_s,
             model=parsed.model,
             session=parsed.session,
             client=client_of(raw.named_headers),
             stream=parsed.stream,
             max_output_tokens=parsed.max_output_tokens,
+            known_match_tokens=None if exact is None else exact.match_tokens,
         )
         progress.request = request
         tried: list[WorkerId] = []
@@ -126,7 +132,7 @@ class Dispatcher:
             tried.append(worker.id)
             try:
                 last = self._is_last(request, tried)
-                return await self._attempt(raw, parsed, request, worker, reply, progress, last=last)
+                await self._attempt(raw, parsed, request, worker, reply, progress, last=last)
             except WorkerError as error:
                 self._registry.emit(
                     AttemptFailed(request_id=request.request_id, worker=worker.id, at_s=self._clock())
@@ -135,6 +141,10 @@ class Dispatcher:
                 if reply.started or not error.retry_safe:
                     raise
                 failure = error
+            else:
+                if self._exact is not None and exact is not None and progress.result is not None:
+                    self._exact.reported(exact, progress.result.usage.prompt_tokens)
+                return
 
     def _choose(
         self, request: RoutingRequest, tried: list[WorkerId], progress: Progress, failure: WorkerError | None

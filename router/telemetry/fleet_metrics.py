@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 
-from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from router.clock import Clock
@@ -17,6 +17,8 @@ from router.types import LoadReport, WorkerId
 
 IndexBlocks = Callable[[], Mapping[WorkerId, int]]
 """Blocks in the policy's prefix index, per worker."""
+Lookups = Callable[[], Mapping[str, int]]
+"""Exact lookups so far, by result."""
 
 LOADS: tuple[tuple[str, str, Callable[[LoadReport], float | None]], ...] = (
     ("trieway_worker_running_requests", "Requests running, as the worker last reported.", lambda load: load.running),
@@ -33,10 +35,11 @@ LOADS: tuple[tuple[str, str, Callable[[LoadReport], float | None]], ...] = (
 class FleetCollector(Collector):
     """All gauges of one fleet."""
 
-    def __init__(self, fleet: Registry, clock: Clock, index_blocks: IndexBlocks) -> None:
+    def __init__(self, fleet: Registry, clock: Clock, index_blocks: IndexBlocks, lookups: Lookups) -> None:
         self._fleet = fleet
         self._clock = clock
         self._index_blocks = index_blocks
+        self._lookups = lookups
 
     def collect(self) -> Iterator[Metric]:
         in_flight = GaugeMetricFamily("trieway_in_flight_requests", "Requests on a worker now.", labels=["worker"])
@@ -54,6 +57,29 @@ class FleetCollector(Collector):
         for name, blocks in self._index_blocks().items():
             stored.add_metric([name], blocks)
         yield stored
+        yield from self._kv_events()
+
+    def _kv_events(self) -> Iterator[Metric]:
+        feeds = [(worker.id, worker.kv_feed) for worker in self._fleet.all() if worker.kv_feed is not None]
+        usable = GaugeMetricFamily(
+            "trieway_kv_events_usable", "1 while the worker's KV events are complete and followed.", labels=["worker"]
+        )
+        gaps = CounterMetricFamily(
+            "trieway_kv_event_gaps", "Times that KV events were lost for good.", labels=["worker"]
+        )
+        blocks = GaugeMetricFamily(
+            "trieway_kv_index_blocks", "Marked blocks that the worker holds by its KV events.", labels=["worker"]
+        )
+        for name, feed in feeds:
+            usable.add_metric([name], float(feed.usable))
+            gaps.add_metric([name], feed.gaps)
+            blocks.add_metric([name], feed.blocks)
+        lookups = CounterMetricFamily(
+            "trieway_exact_lookups", "Prompts looked up in the exact index, by what came of it.", labels=["result"]
+        )
+        for result, count in self._lookups().items():
+            lookups.add_metric([result], count)
+        yield from (usable, gaps, blocks, lookups)
 
     def _loads(self) -> Iterator[Metric]:
         loads = [(worker.id, worker.load) for worker in self._fleet.all() if worker.load is not None]

@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry, Counter, Histogram, generate_la
 
 from router.clock import Clock, monotonic
 from router.fleet.registry import Registry
-from router.telemetry.fleet_metrics import FleetCollector, IndexBlocks
+from router.telemetry.fleet_metrics import FleetCollector, IndexBlocks, Lookups
 from router.types import Outcome
 
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0)
@@ -24,7 +24,7 @@ class Metrics:
     """All metrics of one app; `observe` is a sink of Outcomes, `render` is the body of `/metrics`."""
 
     def __init__(
-        self, fleet: Registry, clock: Clock = monotonic, index_blocks: IndexBlocks = dict
+        self, fleet: Registry, clock: Clock = monotonic, index_blocks: IndexBlocks = dict, lookups: Lookups = dict
     ) -> None:
         self._prometheus = CollectorRegistry()
         into = self._prometheus
@@ -63,7 +63,7 @@ class Metrics:
             "trieway_match_error_tokens", "Cached tokens reported less those predicted, per request.", by_worker,
             buckets=MATCH_ERROR_TOKENS, registry=into,
         )
-        self._prometheus.register(FleetCollector(fleet, clock, index_blocks))
+        self._prometheus.register(FleetCollector(fleet, clock, index_blocks, lookups))
 
     def observe(self, outcome: Outcome) -> None:
         """Count one ended request."""
