@@ -1,4 +1,4 @@
-"""Composition root: configuration in, ASGI app out. The only file that builds objects.
+"""Composition root: configuration in, ASGI app out. The only file that builds objects, with insight for what watches.
 
 Model calls take the lean path (request.endpoints); everything else is FastAPI. Called by cli and by tests.
 """
@@ -30,7 +30,6 @@ from router.errors import (
     UnknownModel,
     UnknownPath,
 )
-from router.experiment.steering import Steering
 from router.fleet.admin import admin_routes
 from router.fleet.collapse import CollapseDetector
 from router.fleet.control_call import ControlCaller
@@ -40,17 +39,14 @@ from router.fleet.load import LoadMonitor
 from router.fleet.native import native_routes
 from router.fleet.registry import Registry
 from router.fleet.worker import WorkerState
+from router.insight import Insight
 from router.policies import build_policy
 from router.policies.remembers import index_blocks_of
 from router.request.dispatch import Dispatcher
 from router.request.endpoints import MODEL_CALLS, ModelCalls, is_model_call
-from router.request.exact import ExactMatcher
-from router.request.explain import Explainer, explain_routes
 from router.request.forward import Forwarder
 from router.request.record import Recorder
-from router.telemetry.decision_log import DecisionLog
 from router.telemetry.metrics import Metrics
-from router.telemetry.recent_requests import RecentRequests
 
 CONTROL_TIMEOUT_S = 10.0
 
@@ -65,29 +61,25 @@ def trieway_version() -> str:
 def create_app(config: RouterConfig, clock: Clock = monotonic) -> ASGIApp:
     """The router as an ASGI app. Raises ConfigError for what cannot be served. Two apps can live in one process."""
     registry = Registry(clock)
-    policy = build_policy(config.policy, config.policies, Random(config.seed))
-    steering = Steering(policy, config.policy)
-    registry.listen(steering.observe)
+    rng = Random(config.seed)
+    policy = build_policy(config.policy, config.policies, rng)
+    insight = Insight(config, policy, registry, rng=rng, clock=clock, version=trieway_version())
     registry.listen(CollapseDetector(registry.emptied).observe)
-    recent = RecentRequests(config.explain)
-    events = KvEvents(config.kv_events, registry)
-    exact = ExactMatcher(config.exact, events, registry) if config.exact.enabled else None
-    metrics = Metrics(registry, clock, lambda: index_blocks_of(policy), lambda: exact.results if exact else {})
+    metrics = Metrics(registry, clock, lambda: index_blocks_of(policy))
     forwarder = Forwarder(config.forward)
-    decision_log = _decision_log(config, clock)
     recorder = Recorder(
         policy_name=config.policy,
         registry=registry,
-        sinks=[metrics.observe, recent.ended],
-        body_sinks=[decision_log.write] if decision_log else [],
+        sinks=[metrics.observe, *insight.sinks],
+        body_sinks=insight.body_sinks,
         clock=clock,
     )
     dispatcher = Dispatcher(
         config=config.dispatch,
         key_config=config.prompt_key,
         registry=registry,
-        steering=steering,
-        explainer=Explainer(config.explain, recent, clock),
+        steering=insight.steering,
+        explainer=insight.explainer,
         forwarder=forwarder,
         recorder=recorder,
         clock=clock,
@@ -98,6 +90,7 @@ def create_app(config: RouterConfig, clock: Clock = monotonic) -> ASGIApp:
     for spec in config.worker:
         name, url = split_worker(spec)
         registry.add(url, name)
+    insight.begin()
     client = httpx.AsyncClient(timeout=CONTROL_TIMEOUT_S, limits=httpx.Limits(max_connections=None))
 
     @asynccontextmanager
@@ -119,34 +112,21 @@ def create_app(config: RouterConfig, clock: Clock = monotonic) -> ASGIApp:
             for worker in registry.all():
                 health.watch(worker)
                 load.watch(worker)
-            if decision_log:
-                spawn(decision_log.run())
-            if exact:
-                spawn(events.run())
+            insight.run(spawn)
             try:
                 yield
             finally:
                 for task in list(running):
                     task.cancel()
                 await forwarder.close()
-                if exact:
-                    exact.close()
 
     control = _control_app(config, registry, metrics, clock, lifespan)
-    control.include_router(explain_routes(recent))
+    for routes in insight.routes():
+        control.include_router(routes)
     control.include_router(
         native_routes(ControlCaller(registry, client), registry, config.native, config.server.max_body_bytes)
     )
     return _Split(ModelCalls(dispatcher, config.server.max_body_bytes, clock), control)
-
-
-def _decision_log(config: RouterConfig, clock: Clock) -> DecisionLog | None:
-    """The decision log, where one is configured. Side effect: makes its folder."""
-    if not config.decision_log.dir:
-        return None
-    return DecisionLog(
-        config.decision_log, trieway=trieway_version(), block_bytes=config.prompt_key.block_bytes, clock=clock
-    )
 
 
 def split_worker(spec: str) -> tuple[str | None, str]:

@@ -19,6 +19,7 @@ from router.app import create_app, trieway_version
 from router.config import RouterConfig, knobs, load_config
 from router.errors import RouterError
 from router.policies import POLICIES
+from router.remote import experiment, explain
 
 Overrides = dict[tuple[str, ...], Any]
 
@@ -129,7 +130,7 @@ def up(workers: int, port: int, worker_port: int, policy: str) -> None:
     sys.exit(run_up(workers=workers, port=port, worker_port=worker_port, policy=policy))
 
 
-commands: list[click.Command] = [serve, up, policies, check_config]
+commands: list[click.Command] = [serve, up, policies, check_config, explain, experiment]
 
 
 @click.group()

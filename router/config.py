@@ -16,6 +16,8 @@ from typing import Any, get_type_hints
 import msgspec
 
 from router.errors import ConfigError
+from router.experiment.config import ExperimentConfig
+from router.experiment.shadow import ShadowConfig
 from router.fleet.health import HealthConfig
 from router.fleet.kv_events import KvEventsConfig
 from router.fleet.load import LoadConfig
@@ -65,6 +67,8 @@ class RouterConfig:
     kv_events: KvEventsConfig = section(KvEventsConfig)
     explain: ExplainConfig = section(ExplainConfig)
     decision_log: DecisionLogConfig = section(DecisionLogConfig)
+    experiment: ExperimentConfig = section(ExperimentConfig)
+    shadow: ShadowConfig = section(ShadowConfig)
     native: NativeConfig = section(NativeConfig)
 
     def __post_init__(self) -> None:

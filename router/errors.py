@@ -12,6 +12,8 @@
     │   ├── UnknownWorker        404  admin routes
     │   ├── UnknownRequest       404  /explain: not among the last requests
     │   ├── WorkerExists         409  admin routes
+    │   ├── ExperimentRunning    409  /experiment: only one at a time
+    │   ├── NoExperiment         404  /experiment: nothing to stop
     │   └── ClientGone           499  hung up; nobody reads the answer
     ├── WorkerError            a worker's fault
     │   ├── WorkerUnreachable    502  no connection could be made; safe to retry
@@ -116,6 +118,16 @@ class UnknownRequest(ClientError):
 class WorkerExists(ClientError):
     status = 409
     code = "worker_exists"
+
+
+class ExperimentRunning(ClientError):
+    status = 409
+    code = "experiment_running"
+
+
+class NoExperiment(ClientError):
+    status = 404
+    code = "no_experiment"
 
 
 class ClientGone(ClientError):

@@ -1,0 +1,185 @@
+"""Commands that ask a running router over HTTP: `trieway explain` and `trieway experiment start|status|stop`.
+
+Only words and tables here; what they show is made by the routes they call. Called by cli.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import fields
+from typing import Any
+
+import click
+import httpx
+from rich.console import Console
+from rich.table import Table
+
+from router.experiment.config import ExperimentConfig
+
+TIMEOUT_S = 10.0
+_url = click.option(
+    "--url", default="http://127.0.0.1:8080", show_default=True, envvar="TRIEWAY_URL", help="the router to ask"
+)
+_json = click.option("--json", "as_json", is_flag=True, help="print JSON")
+
+
+def ask(method: str, url: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
+    """The router's answer. Raises ClickException with its own error message, or with what kept it from answering."""
+    try:
+        answer = httpx.request(method, url.rstrip("/") + path, json=body, timeout=TIMEOUT_S)
+        data: Any = answer.json()
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        raise click.ClickException(f"{url} does not answer: {error}") from error
+    except ValueError as error:
+        raise click.ClickException(f"{url}{path} did not answer with JSON. Is it a Trieway router?") from error
+    if answer.is_success and isinstance(data, dict):
+        return data
+    found = data.get("error") if isinstance(data, dict) else None
+    message = found.get("message") if isinstance(found, dict) else None
+    raise click.ClickException(message or f"{url}{path} answered {answer.status_code}.")
+
+
+@click.command()
+@click.argument("request_id")
+@_url
+@_json
+def explain(request_id: str, url: str, as_json: bool) -> None:
+    """Show why a request went where it went, and what came of it.
+
+    REQUEST_ID is in the answer's x-request-id header and on the dashboard.
+    """
+    found = ask("GET", url, f"/explain/{request_id}")
+    if as_json:
+        click.echo(json.dumps(found, indent=2))
+        return
+    console = Console()
+    for number, attempt in enumerate(found["attempts"], start=1):
+        console.print(_candidates(number, attempt))
+    if not found["attempts"]:
+        console.print("Its candidates were not written down (explain.weigh_per_s); this is what is known:")
+    console.print(_ending(found))
+
+
+def _candidates(number: int, attempt: dict[str, Any]) -> Table:
+    terms = list(dict.fromkeys(name for each in attempt["candidates"] for name in each["terms_s"]))
+    arm = f", arm {attempt['arm']}" if attempt["arm"] else ""
+    table = Table(title=f"attempt {number}: {attempt['policy']}{arm} chose {attempt['worker']} ({attempt['reason']})")
+    for column in ("worker", "in flight", "waiting", "match tokens", *(f"{term} ms" for term in terms), "cost ms"):
+        table.add_column(column, justify="left" if column == "worker" else "right")
+    for each in attempt["candidates"]:
+        cells = [_number(each["in_flight"]), _number(each["waiting"]), _number(each["match_tokens"])]
+        cells += [_milliseconds(each["terms_s"].get(term)) for term in terms]
+        mark = "> " if each["chosen"] else "  "
+        table.add_row(mark + each["worker"], *cells, _milliseconds(each["cost_s"]), style="bold" * each["chosen"])
+    return table
+
+
+def _ending(found: dict[str, Any]) -> Table | str:
+    outcome = found["outcome"]
+    if outcome is None:
+        return "It is still running."
+    table = Table(title=f"what happened: {outcome['error'] or outcome['status']}, worker {outcome['worker']}")
+    for column in ("", "expected", "actual"):
+        table.add_column(column, justify="right" if column else "left")
+    table.add_row("cached tokens", _number(outcome["expected_match_tokens"]), _number(outcome["cached_tokens"]))
+    table.add_row("TTFT ms", _milliseconds(outcome["expected_ttft_s"]), _milliseconds(outcome["ttft_s"]))
+    table.add_row("E2E ms", "", _milliseconds(outcome["e2e_s"]))
+    table.add_row("prompt tokens", "", _number(outcome["prompt_tokens"]))
+    table.add_row("completion tokens", "", _number(outcome["completion_tokens"]))
+    return table
+
+
+@click.group()
+def experiment() -> None:
+    """Compare routing policies on live traffic."""
+
+
+@experiment.command()
+@click.option("--arm", "arms", multiple=True, required=True, metavar="NAME=POLICY[:PARAM=VALUE,...][@SHARE]",
+              help="An arm; the control first, then one or more treatments.")
+@click.option("--set", "settings", multiple=True, metavar="FIELD=VALUE",
+              help=f"Any of: {', '.join(each.name for each in fields(ExperimentConfig) if each.name != 'arms')}.")
+@_url
+@_json  # fmt: skip
+def start(arms: tuple[str, ...], settings: tuple[str, ...], url: str, as_json: bool) -> None:
+    """Start an experiment, after checking that it can work."""
+    body: dict[str, Any] = {"arms": list(arms)}
+    for setting in settings:
+        field, equals, value = setting.partition("=")
+        if not equals:
+            raise click.BadParameter(f"write FIELD=VALUE, not {setting!r}", param_hint="--set")
+        body[field] = value
+    _show(ask("POST", url, "/experiment", body), as_json)
+
+
+@experiment.command()
+@_url
+@_json
+def status(url: str, as_json: bool) -> None:
+    """Show the running experiment, or the last one, with its intervals as of now."""
+    found = ask("GET", url, "/experiment")
+    shown = found["running"] or next(iter(found["past"]), None)
+    if shown is None:
+        raise click.ClickException("No experiment is running, and none has been since the router started.")
+    _show(shown, as_json)
+
+
+@experiment.command()
+@_url
+@_json
+def stop(url: str, as_json: bool) -> None:
+    """Stop the running experiment and show its result."""
+    _show(ask("DELETE", url, "/experiment"), as_json)
+
+
+def _show(report: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        click.echo(json.dumps(report, indent=2))
+        return
+    console = Console()
+    console.print(f"{report['name']}: {report['state']}, for {report['age_s']:.0f} s. {report['why']}".strip())
+    console.print(report["isolation_why"])
+    table = Table()
+    for column in ("arm", "policy", "share", "workers", "requests", "failed", "spilled"):
+        table.add_column(column)
+    for arm in report["arms"]:
+        workers = ", ".join(arm["workers"]) if arm["workers"] else "all, in turns"
+        table.add_row(
+            arm["name"], arm["policy"], f"{arm['share']:g}", workers,
+            str(arm["requests"]), str(arm["failed"]), str(arm["spilled"]),
+        )  # fmt: skip
+    console.print(table)
+    for comparison in report["comparisons"]:
+        console.print(_measures(comparison, report["primary"]))
+
+
+def _measures(comparison: dict[str, Any], primary: str) -> Table:
+    title = f"{comparison['treatment']} against {comparison['control']}: {comparison['verdict']}. {comparison['why']}"
+    table = Table(title=title)
+    for column in ("measure", comparison["control"], comparison["treatment"], "difference", "interval"):
+        table.add_column(column, justify="left" if column == "measure" else "right")
+    for row in comparison["measures"]:
+        if row["control"] is None:
+            continue
+        interval = "-"
+        if row["low"] is not None:
+            interval = f"{_signed(row['low'])} to {_signed(row['high'])}"
+        name = f"{row['measure']} ({row['unit']})" + ("  *" if row["measure"] == primary else "")
+        table.add_row(
+            name, f"{row['control']:.4g}", f"{row['treatment']:.4g}",
+            _signed(row["difference"]), interval,
+        )  # fmt: skip
+    table.caption = "* decides. Intervals hold at every look."
+    return table
+
+
+def _signed(value: float) -> str:
+    return f"{value:+.3g}"
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:,.0f}"
+
+
+def _milliseconds(value: float | None) -> str:
+    return "-" if value is None else f"{1000 * value:,.1f}"
