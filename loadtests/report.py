@@ -23,10 +23,12 @@ p.lead{font-size:1.05rem;margin:.4rem 0 1.2rem}p,li{max-width:52rem}
 table{border-collapse:collapse;font-variant-numeric:tabular-nums;margin:.4rem 0;font-size:.93rem}
 th,td{padding:.28rem .8rem;text-align:right;border-bottom:1px solid #e4e7eb;white-space:nowrap}
 th{font-weight:600;border-bottom:2px solid #9aa3ad;vertical-align:bottom}
+td.text{white-space:normal;text-align:left;min-width:14rem}
 th:first-child,td:first-child{text-align:left;padding-left:0}
 td.better{color:#00663f;background:#eaf6f0}td.worse{color:#9c2f00;background:#fdf0e8}td.unclear{color:#5a636d}
 td small{color:#5a636d;display:block;font-size:.8rem}
 .dot{display:inline-block;width:.7em;height:.7em;border-radius:50%;margin-right:.35em}
+.runs{font-size:.85rem}.runs th,.runs td{padding:.2rem .45rem}
 .scroll{overflow-x:auto}svg{max-width:100%;height:auto;font-family:inherit}figure{margin:1rem 0}
 pre{background:#f5f6f8;padding:.8rem 1rem;overflow-x:auto;font-size:.85rem;line-height:1.4}
 dl{display:grid;grid-template-columns:max-content 1fr;gap:.15rem 1rem}dt{color:#5a636d}dd{margin:0}
@@ -70,12 +72,11 @@ def _comparison(outcome: Outcome) -> Iterator[str]:
     yield "<h2>Figures</h2>"
     yield _figures_table(outcome)
     if outcome.changes:
-        yield f"<h2>Differences from {escape(outcome.arms[0])}</h2>"
-        yield _differences_table(outcome)
         yield (
-            '<p class="note">Relative changes, for shares in percentage points. Intervals: 95 %, paired bootstrap over '
-            "blocks of sessions that arrived together; a colour means that the interval excludes zero. Intervals hold "
-            "for each figure alone: of twenty, one may miss by chance.</p>"
+            '<p class="note">Small print: change from '
+            f"{escape(outcome.arms[0])}, for shares in percentage points, with its 95 % interval (paired bootstrap "
+            "over blocks of sessions that arrived together). A colour means that the interval excludes zero. Intervals "
+            "hold for each figure alone: of twenty, one may miss by chance.</p>"
         )
         yield _figure(report_plots.changes(outcome))
     yield "<h2>Distributions</h2>"
@@ -86,33 +87,22 @@ def _comparison(outcome: Outcome) -> Iterator[str]:
 
 
 def _figures_table(outcome: Outcome) -> str:
-    heads = [_dotted(outcome, arm) for arm in outcome.arms]
+    """Every figure of every arm; under those of the others how they differ from the first."""
     rows = [
-        [escape(figure.label), *(value_text(figure, outcome.values[arm][figure.key]) for arm in outcome.arms)]
+        [f"<td>{escape(figure.label)}</td>", *(_figure_cell(outcome, arm, figure) for arm in outcome.arms)]
         for figure in outcome.figures
     ]
-    balance = [_mean(imbalances(outcome, arm)) for arm in outcome.arms]
-    rows.append(["busiest worker&rsquo;s computed tokens / mean", *balance])
-    return _table(["", *heads], [[f"<td>{cell}</td>" for cell in row] for row in rows])
+    balance = [f"<td>{_mean(imbalances(outcome, arm))}</td>" for arm in outcome.arms]
+    rows.append(["<td>busiest worker&rsquo;s computed tokens / mean</td>", *balance])
+    return _table(["", *(_dotted(outcome, arm) for arm in outcome.arms)], rows)
 
 
-def _differences_table(outcome: Outcome) -> str:
-    others = outcome.arms[1:]
-    rows = []
-    for figure in outcome.figures:
-        cells = [f"<td>{escape(figure.label)}</td>"]
-        cells += [_change_cell(outcome, arm, figure) for arm in others]
-        rows.append(cells)
-    return _table(["", *(_dotted(outcome, arm) for arm in others)], rows)
-
-
-def _change_cell(outcome: Outcome, arm: str, figure: Figure) -> str:
+def _figure_cell(outcome: Outcome, arm: str, figure: Figure) -> str:
+    value = value_text(figure, outcome.values[arm][figure.key])
     difference = outcome.change(arm, figure.key)
-    if difference is None or difference.change is None:
-        return "<td>-</td>"
-    values = f"{value_text(figure, difference.baseline)} &rarr; {value_text(figure, difference.value)}"
-    text = escape(change_text(figure, difference))
-    return f'<td class="{difference.verdict.value}">{text}<small>{values}</small></td>'
+    if difference is None or difference.change is None or difference.low == difference.high == 0:
+        return f"<td>{value}</td>"
+    return f'<td class="{difference.verdict.value}">{value}<small>{change_text(figure, difference)}</small></td>'
 
 
 def _goodput_table(outcome: Outcome) -> str:
@@ -125,7 +115,7 @@ def _goodput_table(outcome: Outcome) -> str:
             f"<td>{'none' if best is None else f'{best.requests_per_s:.2f}'}</td>",
             f"<td>{'-' if best is None else f'{100 * best.share:.1f} %'}</td>",
             f"<td>{'-' if found.failed_rate is None or best is None else _failed(found.failed_rate, best.rate)}</td>",
-            f"<td>{len(found.trials)}</td><td>{escape(goodput_remark(found))}</td>",
+            f'<td>{len(found.trials)}</td><td class="text">{escape(goodput_remark(found))}</td>',
         ])  # fmt: skip
     table = _table(["", "highest rate, requests/s", "within", "next rate, failed", "trials", ""], rows)
     if named is None:
@@ -159,7 +149,7 @@ def _runs_table(outcome: Outcome) -> str:
             "-" if summary.imbalance_uncached is None else f"{summary.imbalance_uncached:.2f}",
         ]
         rows.append([f"<td>{cell}</td>" for cell in cells])
-    return _table(heads, rows)
+    return f'<div class="runs">{_table(heads, rows)}</div>'
 
 
 def _conditions(outcome: Outcome) -> Iterator[str]:

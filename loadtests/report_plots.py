@@ -13,7 +13,7 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
-from matplotlib.ticker import FuncFormatter, NullFormatter, PercentFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, PercentFormatter
 
 from loadtests.differences import Verdict
 from loadtests.figures import Unit
@@ -35,6 +35,7 @@ _STYLE: dict[Any, Any] = {  # its keys are a Literal of every setting there is
     "axes.titlesize": 10.5,
     "axes.titleweight": "bold",
     "axes.grid": True,
+    "axes.axisbelow": True,
     "grid.color": "#e4e7eb",
     "xtick.color": "#5a636d",
     "ytick.color": "#5a636d",
@@ -60,8 +61,8 @@ def distributions(outcome: Outcome) -> str:
             for axes, limit in ((left, spec.ttft_s), (right, spec.e2e_s)):
                 if limit is not None:
                     axes.axvline(limit, color="#3b434c", linewidth=0.8, linestyle=":")
-                    axes.annotate(name, (limit, 0.02), fontsize=8, rotation=90, ha="right", color="#3b434c")
-        left.legend(loc="lower right", fontsize=8.5)
+                    axes.annotate(name, (limit, 0.03), fontsize=8, rotation=90, ha="right", color="#3b434c")
+        right.legend(loc="lower right", fontsize=8.5)
 
     return _svg(draw, 10.4, 3.6)
 
@@ -165,6 +166,7 @@ def goodput(outcome: Outcome) -> str:
         if named is not None:
             axes.axhline(named[1].share, color="#3b434c", linewidth=0.9)
         axes.set(xlabel="offered requests/s", ylabel="within the objective", xscale="log")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         axes.xaxis.set_minor_formatter(NullFormatter())
         axes.yaxis.set_major_formatter(PercentFormatter(1.0))
@@ -215,7 +217,8 @@ def _answered(outcome: Outcome, arm: str) -> Sequence[RequestResult]:
 
 
 def _seconds(axis: Any) -> None:
-    """Ticks in ms below a second."""
+    """Ticks at 1, 2 and 5, in ms below a second."""
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g} s" if value >= 1 else f"{1000 * value:g} ms"))
     axis.set_minor_formatter(NullFormatter())
 
