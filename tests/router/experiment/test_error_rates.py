@@ -32,11 +32,13 @@ def test_no_more_than_a_few_of_many_experiments_without_a_difference_find_one(
     script: ModuleType, place: int, requests: int
 ) -> None:
     """Correlated sessions, and arms that alternate: 25 experiments with 8 looks each. An ordinary interval, looked at
-    as often, is wrong in most of them."""
-    rates = script.false_alarms(script.SCENARIOS[place], experiments=25, requests=requests, look_every=requests // 8, seed=11)
+    as often, is wrong in every second one."""
+    rates = script.false_alarms(
+        script.SCENARIOS[place], experiments=25, requests=requests, look_every=requests // 8, seed=11
+    )
 
     assert all(rates[measure] <= 0.05 for measure in script.MEASURES)
-    assert rates["peeking"] > 0.5
+    assert rates["peeking"] > 0.3
 
 
 def test_a_difference_of_a_quarter_is_found_in_a_few_thousand_requests(script: ModuleType) -> None:
