@@ -44,6 +44,7 @@ from router.policies import build_policy
 from router.policies.remembers import index_blocks_of
 from router.request.dispatch import Dispatcher
 from router.request.endpoints import MODEL_CALLS, ModelCalls, is_model_call
+from router.request.exact import ExactMatcher
 from router.request.forward import Forwarder
 from router.request.record import Recorder
 from router.telemetry.metrics import Metrics
@@ -65,7 +66,9 @@ def create_app(config: RouterConfig, clock: Clock = monotonic) -> ASGIApp:
     policy = build_policy(config.policy, config.policies, rng)
     insight = Insight(config, policy, registry, rng=rng, clock=clock, version=trieway_version())
     registry.listen(CollapseDetector(registry.emptied).observe)
-    metrics = Metrics(registry, clock, lambda: index_blocks_of(policy))
+    events = KvEvents(config.kv_events, registry)
+    exact = ExactMatcher(config.exact, events, registry) if config.exact.enabled else None
+    metrics = Metrics(registry, clock, lambda: index_blocks_of(policy), lambda: exact.results if exact else {})
     forwarder = Forwarder(config.forward)
     recorder = Recorder(
         policy_name=config.policy,
@@ -113,12 +116,16 @@ def create_app(config: RouterConfig, clock: Clock = monotonic) -> ASGIApp:
                 health.watch(worker)
                 load.watch(worker)
             insight.run(spawn)
+            if exact:
+                spawn(events.run())
             try:
                 yield
             finally:
                 for task in list(running):
                     task.cancel()
                 await forwarder.close()
+                if exact:
+                    exact.close()
 
     control = _control_app(config, registry, metrics, clock, lifespan)
     for routes in insight.routes():
