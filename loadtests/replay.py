@@ -42,7 +42,7 @@ from workers.simulated.engine_config import EngineConfig
 from workers.simulated.request import EngineRequest
 
 ENDPOINT = "/v1/chat/completions"
-_STEP_ENDS, _POLL, _ARRIVAL = range(3)  # of what happens at the same moment, this is the order
+_STEP_ENDS, _POLL, _READY, _ARRIVAL = range(4)  # of what happens at the same moment, this is the order
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +54,7 @@ class ReplayConfig:
     arrivals that share a timestamp are spread over the tick of the trace's clock, as the seed has it. jitter_s: each
     session starts up to so many seconds of the trace later, all its turns alike, so that seeds differ on every trace.
     objective_s: the TTFT that counts as good.
+    overlap: engines plan a step while the one before it runs, as SGLang's do.
     """
 
     workers: int = 8
@@ -66,6 +67,7 @@ class ReplayConfig:
     objective_s: float = 1.0
     max_running_requests: int = 256
     chunked_prefill_tokens: int = 8192
+    overlap: bool = True
     cost_model: CostModel = H200_QWEN3_8B
 
     def __post_init__(self) -> None:
@@ -85,6 +87,7 @@ class ReplayConfig:
             page_size=page_tokens,
             max_running_requests=self.max_running_requests,
             chunked_prefill_tokens=self.chunked_prefill_tokens,
+            overlap=self.overlap,
         )
 
 
@@ -226,6 +229,8 @@ class _Replay:
                 worker = self.workers[subject]
                 if worker.due_s == now_s:  # else it was put off, and comes again
                     self._step_ends(worker, subject, now_s)
+            elif kind == _READY:
+                self._submit(self._sent[str(subject)], now_s)
             elif kind == _ARRIVAL:
                 self._arrive(subject, now_s)
             else:
@@ -256,27 +261,34 @@ class _Replay:
             max_output_tokens=one.max_output_tokens,
         )
         decision = self._policy.select(request, self.workers)
-        subject = self._by_id[decision.worker]
-        worker = self.workers[subject]
+        worker = self.workers[self._by_id[decision.worker]]
         worker.in_flight += 1
         self._tell(Dispatched(request=request, decision=decision, at_s=now_s))
         sent = _Sent(index=index, request=request, decision=decision, worker=worker, at_s=now_s)
+        self._sent[request.request_id] = sent
+        ready_s = worker.front_end.ready_s(now_s, one.prompt_tokens, text=True)
+        if ready_s > now_s:
+            self._push(ready_s, _READY, index)
+        else:
+            self._submit(sent, now_s)
+
+    def _submit(self, sent: _Sent, now_s: float) -> None:
+        """The worker's front end has read the request: the engine gets it."""
+        one = self._requests[sent.index]
+        request = EngineRequest(
+            rid=sent.request.request_id,
+            prompt_tokens=one.prompt_tokens,
+            output_tokens=one.output_tokens,
+            pages=one.pages,
+            max_new_tokens=one.max_output_tokens,
+        )
         try:
-            worker.submit(
-                EngineRequest(
-                    rid=request.request_id,
-                    prompt_tokens=one.prompt_tokens,
-                    output_tokens=one.output_tokens,
-                    pages=one.pages,
-                    max_new_tokens=one.max_output_tokens,
-                ),
-                now_s,
-            )
+            sent.worker.submit(request, now_s)
         except ValueError as error:  # longer than the KV cache: SGLang answers 400
+            del self._sent[request.rid]
             self._refused(sent, str(error), now_s)
             return
-        self._sent[request.request_id] = sent
-        self._schedule(worker, subject)
+        self._schedule(sent.worker, self._by_id[sent.worker.id])
 
     def _step_ends(self, worker: ReplayWorker, subject: int, now_s: float) -> None:
         outputs = worker.advance()

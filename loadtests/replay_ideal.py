@@ -62,11 +62,11 @@ def ideal(traffic: ReplayTraffic, config: ReplayConfig) -> Ideal:
     return Ideal(token_hit_ratio=cached_tokens / tokens, work_s=work_s, span_s=span_s, workers=config.workers)
 
 
-def _full_batch(requests: Sequence[ReplayRequest], config: ReplayConfig) -> float:
+def _full_batch(requests: Sequence[ReplayRequest], config: ReplayConfig) -> int:
     """Requests of mean size whose KV fits on one worker, weighed by how long they decode."""
     held = sum(one.output_tokens * (one.prompt_tokens + one.output_tokens / 2) for one in requests)
     mean_tokens = held / max(1, sum(one.output_tokens for one in requests))
-    return max(1.0, min(config.max_running_requests, config.capacity_tokens / max(1.0, mean_tokens)))
+    return max(1, min(config.max_running_requests, int(config.capacity_tokens / max(1.0, mean_tokens))))
 
 
 def _prefill_s(prompt_tokens: int, cached_tokens: int, config: ReplayConfig) -> float:
@@ -78,8 +78,8 @@ def _prefill_s(prompt_tokens: int, cached_tokens: int, config: ReplayConfig) -> 
     return seconds
 
 
-def _decode_s(request: ReplayRequest, batch: float, config: ReplayConfig) -> float:
+def _decode_s(request: ReplayRequest, batch: int, config: ReplayConfig) -> float:
     model = config.cost_model
-    context = request.prompt_tokens + request.output_tokens / 2
-    each = model.decode_step_base_s / batch + model.decode_request_s + context * model.decode_context_s
-    return max(0, request.output_tokens - 1) * each  # the first token comes with the prefill
+    context = request.prompt_tokens + request.output_tokens // 2
+    step_s = model.decode_step_s(batch, batch * context, context)
+    return max(0, request.output_tokens - 1) * step_s / batch  # the first token comes with the prefill

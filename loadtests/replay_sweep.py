@@ -16,12 +16,15 @@ from multiprocessing import get_context
 from pathlib import Path
 
 import msgspec
+from xxhash import xxh3_64_hexdigest
 
 from loadtests.replay import ReplayConfig, replay
 from loadtests.replay_ideal import Ideal, ideal
 from loadtests.replay_policy import PolicyError, parsed
 from loadtests.replay_report import Figures, figures
 from loadtests.replay_source import ReplayTraffic, load_traffic
+from workers.simulated.cost_file import read_cost_model
+from workers.simulated.cost_model import H200_QWEN3_8B, PARAMETERS, CostModel
 
 PEERS = ("smg_cache_aware", "dynamo_cost", "llmd_weighted", "production_stack_prefix")
 
@@ -33,7 +36,8 @@ class SweepError(Exception):
 class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A sweep. `traces` are files or names of workloads. The load of a cell is a `rate` (arrivals that many times as
     fast) or a `busy` share of the ideal fleet (replay_ideal.py). `jitter_s` moves each session's start, so that seeds
-    differ on traces whose clock does not tick. `baseline` and `peers` are what all other policies are compared with.
+    differ on traces whose clock does not tick. `cost_model` is a file of the engines' timing, "" for the default.
+    `baseline` and `peers` are what all other policies are compared with.
     """
 
     traces: tuple[str, ...]
@@ -50,6 +54,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     jitter_s: float = 10.0
     load_poll_s: float = 1.0
     objective_s: float = 1.0
+    cost_model: str = ""
 
     def all_policies(self) -> tuple[str, ...]:
         """Baseline, peers, policies; each once."""
@@ -57,7 +62,9 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
 
 class Cell(msgspec.Struct, frozen=True, kw_only=True):
-    """One run, and the identity of its line."""
+    """One run, and the identity of its line. `timing` is a digest of the engines' parameters: results of others are not
+    taken for these.
+    """
 
     trace: str
     limit: int | None
@@ -71,9 +78,12 @@ class Cell(msgspec.Struct, frozen=True, kw_only=True):
     jitter_s: float
     load_poll_s: float
     objective_s: float
+    cost_model: str
+    timing: str
 
     def config(self) -> ReplayConfig:
         return ReplayConfig(
+            cost_model=_cost_model(self.cost_model),
             workers=self.workers,
             capacity_tokens=self.capacity_tokens,
             rate=self.rate,
@@ -120,9 +130,12 @@ def read_plan(path: Path) -> Plan:
 
 
 def cells(plan: Plan) -> Iterator[tuple[Cell, Ideal]]:
-    """Every cell of the plan, with the ideal of its fleet. Reads all traces; raises TraceError and ValueError."""
+    """Every cell of the plan, with the ideal of its fleet. Reads all traces; raises TraceError, OSError and
+    ValueError."""
+    model = _cost_model(plan.cost_model)
+    timing = xxh3_64_hexdigest(repr(sorted((name, getattr(model, name)) for name in PARAMETERS)))
     for trace, workers, capacity in product(plan.traces, plan.workers, plan.capacities):
-        fleet = ReplayConfig(workers=workers, capacity_tokens=capacity)
+        fleet = ReplayConfig(workers=workers, capacity_tokens=capacity, cost_model=model)
         best = ideal(_traffic(trace, plan.limit, plan.turns), fleet)
         loads = [(f"busy {share:g}", best.rate(share)) for share in plan.busy]
         loads += [(f"rate {rate:g}", rate) for rate in plan.rates]
@@ -141,6 +154,8 @@ def cells(plan: Plan) -> Iterator[tuple[Cell, Ideal]]:
                     jitter_s=plan.jitter_s,
                     load_poll_s=plan.load_poll_s,
                     objective_s=plan.objective_s,
+                    cost_model=plan.cost_model,
+                    timing=timing,
                 ),
                 best,
             )
@@ -222,6 +237,11 @@ def _ignore_interrupts() -> None:
 def _run_cell(cell: Cell) -> Figures:
     """In a process of the pool."""
     return figures(replay(_traffic(cell.trace, cell.limit, cell.turns), cell.policy, cell.config()))
+
+
+@lru_cache(maxsize=2)
+def _cost_model(path: str) -> CostModel:
+    return read_cost_model(Path(path)) if path else H200_QWEN3_8B
 
 
 @lru_cache(maxsize=2)

@@ -51,7 +51,7 @@ def replay_sweep(
         todo = [(cell, best) for cell, best in wanted if cell not in done]
         errors.print(f"{len(wanted)} cells, {len(wanted) - len(todo)} of them in {out_path}", highlight=False)
         interrupted = _run(todo, out_path, jobs, done, errors)
-    except (SweepError, TraceError, ValueError) as error:
+    except (SweepError, TraceError, OSError, ValueError) as error:
         raise click.ClickException(str(error)) from error
     lines = [done[cell] for cell, _ in wanted if cell in done]
     _report(lines, plan, json_out=json_out)

@@ -13,11 +13,14 @@ from router.types import LoadReport, WorkerId
 from workers.simulated.cost_model import CostModel
 from workers.simulated.engine import Engine, TokenOutput
 from workers.simulated.engine_config import EngineConfig
+from workers.simulated.front_end import FrontEnd
 from workers.simulated.request import EngineRequest
 
 
 class ReplayWorker:
-    """A router.types.WorkerView. `due_s` is when `advance` must be called next; None while idle."""
+    """A router.types.WorkerView. `due_s` is when `advance` must be called next; None while idle. A request is submitted
+    when `front_end` has it ready.
+    """
 
     def __init__(self, worker: WorkerId, config: EngineConfig, cost_model: CostModel) -> None:
         self.id = worker
@@ -25,6 +28,7 @@ class ReplayWorker:
         self.load: LoadReport | None = None
         self.due_s: float | None = None
         self.busy_s = 0.0
+        self.front_end = FrontEnd(cost_model)
         self._engine = Engine(config, cost_model)
         self._decoding_since_s: float | None = None  # steps from here on are not done yet
         self._outputs: Sequence[TokenOutput] = ()  # of the step that ends at due_s

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from loadtests.replay import ReplayConfig
 from loadtests.replay_ideal import ideal
 from loadtests.replay_source import ReplayTraffic, traffic_of
 from loadtests.traces import BlockRequest
-from workers.simulated.cost_model import CostModel
+from workers.simulated.cost_model import H200_QWEN3_8B, PARAMETERS, PrefillChunk
 
-MODEL = CostModel(
-    prefill_step_s=1.0,
-    prefill_token_s=0.01,
-    prefill_attention_s=0.0,
-    prefill_context_s=0.0,
-    decode_step_base_s=0.4,
-    decode_request_s=0.1,
-    decode_context_s=0.0,
+MODEL = replace(
+    H200_QWEN3_8B,
+    **{**dict.fromkeys(PARAMETERS, 0.0), "prefill_step_s": 1.0, "decode_step_base_s": 0.4, "decode_request_s": 0.1,
+       "prefill_token_s": 0.01},
 )
 
 
@@ -45,11 +43,13 @@ def test_work_is_prefill_in_chunks_and_decode_in_full_batches() -> None:
     prompts = traffic((1, 2, 3), (7,), output=11)
     config = ReplayConfig(workers=1, capacity_tokens=4000, chunked_prefill_tokens=1024, cost_model=MODEL)
     mean_tokens = (11 * (1536 + 5.5) + 11 * (512 + 5.5)) / 22
-    share = 0.4 / (4000 / mean_tokens) + 0.1
+    share = 0.4 / int(4000 / mean_tokens) + 0.1
+
+    prefill_s = sum(MODEL.prefill_s((PrefillChunk(*chunk),)) for chunk in ((1024, 0), (512, 1024), (512, 0)))
 
     best = ideal(prompts, config)
 
-    assert best.work_s == pytest.approx((2 * 1.0 + 15.36) + (1.0 + 5.12) + 2 * 10 * share)
+    assert best.work_s == pytest.approx(prefill_s + 2 * 10 * share)
     assert best.span_s == 10.0
 
 

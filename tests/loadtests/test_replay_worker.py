@@ -54,6 +54,7 @@ CONFIGS = st.builds(
     max_running_requests=st.sampled_from([2, 50]),
     chunked_prefill_tokens=st.sampled_from([16, 64]),
     max_prefill_tokens=st.just(64),
+    overlap=st.booleans(),
 )
 Event = tuple[str, bool, bool, int]
 
@@ -66,10 +67,11 @@ def one_by_one(jobs: list[Job], config: EngineConfig) -> list[tuple[float, Event
     seen: list[tuple[float, Event]] = []
     while coming or not engine.idle:
         while coming and coming[0][0] < now_s:
-            engine.submit(coming.pop(0)[1], now_s)
+            arrived_s, request = coming.pop(0)
+            engine.submit(request, arrived_s)
         if engine.idle:
-            now_s = coming[0][0]
-            engine.submit(coming.pop(0)[1], now_s)
+            now_s, request = coming.pop(0)
+            engine.submit(request, now_s)
         result = engine.step(now_s)
         now_s += result.duration_s
         seen += told(result.outputs, now_s)
