@@ -80,6 +80,6 @@ def _prefill_s(prompt_tokens: int, cached_tokens: int, config: ReplayConfig) -> 
 
 def _decode_s(request: ReplayRequest, batch: int, config: ReplayConfig) -> float:
     model = config.cost_model
-    context = request.prompt_tokens + request.output_tokens // 2
-    step_s = model.decode_step_s(batch, batch * context, context)
-    return max(0, request.output_tokens - 1) * step_s / batch  # the first token comes with the prefill
+    context = request.prompt_tokens + request.output_tokens / 2
+    each = model.decode_step_base_s / batch + model.decode_request_s + context * model.decode_context_s
+    return max(0, request.output_tokens - 1) * each  # the first token comes with the prefill
