@@ -12,6 +12,7 @@ from pathlib import Path
 import click
 
 from workers.calibrate.commands import calibrate, compare
+from workers.launch_command import launch
 from workers.simulated.errors import BadOption
 from workers.simulated.options import DEFAULTS, read_options
 
@@ -135,8 +136,8 @@ def simulate(log_level: str, **given: object) -> None:
 
 workers = click.Group(
     "workers",
-    commands=[simulate, calibrate, compare],
-    help="Run simulated SGLang servers, and measure how true they are.",
+    commands=[simulate, launch, calibrate, compare],
+    help="Run SGLang servers, real or simulated, and measure how true the simulated ones are.",
 )
 commands: list[click.Command] = [simulate, workers]
 """Found by the `trieway` command through the entry point group trieway.commands."""
