@@ -31,6 +31,7 @@ from router.errors import (
     UnknownPath,
 )
 from router.fleet.admin import admin_routes
+from router.fleet.api_keys import authorization, check_names, read_keys
 from router.fleet.collapse import CollapseDetector
 from router.fleet.control_call import ControlCaller
 from router.fleet.health import HealthMonitor
@@ -38,6 +39,7 @@ from router.fleet.kv_events import KvEvents
 from router.fleet.load import LoadMonitor
 from router.fleet.native import native_routes
 from router.fleet.registry import Registry
+from router.fleet.response_homes import ResponseHomes
 from router.fleet.worker import WorkerState
 from router.insight import Insight
 from router.policies import build_policy
@@ -66,6 +68,7 @@ def create_app(config: RouterConfig, clock: Clock = monotonic) -> ASGIApp:
     policy = build_policy(config.policy, config.policies, rng)
     insight = Insight(config, policy, registry, rng=rng, clock=clock, version=trieway_version())
     registry.listen(CollapseDetector(registry.emptied).observe)
+    homes = ResponseHomes()
     events = KvEvents(config.kv_events, registry)
     exact = ExactMatcher(config.exact, events, registry) if config.exact.enabled else None
     metrics = Metrics(registry, clock, lambda: index_blocks_of(policy), lambda: exact.results if exact else {})
@@ -87,12 +90,11 @@ def create_app(config: RouterConfig, clock: Clock = monotonic) -> ASGIApp:
         recorder=recorder,
         clock=clock,
         exact=exact,
+        homes=homes,
     )
     if exact:
         exact.check()
-    for spec in config.worker:
-        name, url = split_worker(spec)
-        registry.add(url, name)
+    _add_workers(config, registry)
     insight.begin()
     client = httpx.AsyncClient(timeout=CONTROL_TIMEOUT_S, limits=httpx.Limits(max_connections=None))
 
@@ -130,10 +132,19 @@ def create_app(config: RouterConfig, clock: Clock = monotonic) -> ASGIApp:
     control = _control_app(config, registry, metrics, clock, lifespan)
     for routes in insight.routes():
         control.include_router(routes)
-    control.include_router(
-        native_routes(ControlCaller(registry, client), registry, config.native, config.server.max_body_bytes)
-    )
+    caller, max_body_bytes = ControlCaller(registry, client), config.server.max_body_bytes
+    control.include_router(native_routes(caller, registry, config.native, max_body_bytes, homes))
     return _Split(ModelCalls(dispatcher, config.server.max_body_bytes, clock), control)
+
+
+def _add_workers(config: RouterConfig, registry: Registry) -> None:
+    """The configured workers, each with its key. Raises ConfigError."""
+    keys = read_keys(config.worker_api_key_file)
+    for spec in config.worker:
+        name, url = split_worker(spec)
+        worker = registry.add(url, name)
+        worker.extra_headers = authorization(keys.get(worker.server, keys.get(None)))
+    check_names(keys, [worker.server for worker in registry.all()])
 
 
 def split_worker(spec: str) -> tuple[str | None, str]:
@@ -207,6 +218,8 @@ def _answer_errors(app: FastAPI) -> None:
 
     def shaped(error: RouterError) -> Response:
         headers = {"retry-after": str(error.retry_after_s)} if error.retry_after_s is not None else {}
+        if error.closes:
+            headers["connection"] = "close"
         return Response(error.body(), status_code=error.status, media_type="application/json", headers=headers)
 
     @app.exception_handler(RouterError)

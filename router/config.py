@@ -54,6 +54,9 @@ class ServerConfig:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RouterConfig:
     worker: tuple[str, ...] = knob((), "a worker as URL or NAME=URL; give it once per worker")
+    worker_api_key_file: tuple[str, ...] = knob(
+        (), "file with the API key to send to workers: FILE for all of the above, NAME=FILE for one"
+    )
     policy: str = knob("prefix_match", "how a worker is chosen; `trieway policies` lists them")
     seed: int | None = knob(None, "seed of all random choices; unset: different on every start")
     server: ServerConfig = section(ServerConfig)

@@ -23,6 +23,7 @@
     │   └── StreamCut            502  the stream ended early; told inside the stream
     └── RouterFault            ours
         ├── NoWorker             503  no worker is ready
+        ├── RouterStopping       503  the router stops and this request was not done in time
         ├── InternalError        500
         └── ConfigError          start-up: names the key and the nearest valid one
 
@@ -46,6 +47,7 @@ class RouterError(Exception):
     kind: ClassVar[str] = "server_error"
     fault: ClassVar[Fault] = "router"
     retry_safe: ClassVar[bool] = False
+    closes: ClassVar[bool] = False  # the connection ends with this answer
 
     def __init__(self, message: str, *, param: str | None = None, retry_after_s: int | None = None) -> None:
         super().__init__(message)
@@ -83,6 +85,7 @@ class InvalidField(ClientError):
 class BodyTooLarge(ClientError):
     status = 413
     code = "body_too_large"
+    closes = True  # the rest of the body is not read
 
 
 class HeadersTooLarge(ClientError):
@@ -176,6 +179,13 @@ class NoWorker(RouterFault):
     status = 503
     code = "no_worker_ready"
     kind = "service_unavailable_error"
+
+
+class RouterStopping(RouterFault):
+    status = 503
+    code = "router_stopping"
+    kind = "service_unavailable_error"
+    closes = True
 
 
 class InternalError(RouterFault):

@@ -10,10 +10,14 @@ from fastapi.responses import JSONResponse
 
 from router.clock import Clock
 from router.errors import InvalidBody, InvalidField
+from router.fleet.api_keys import authorization, is_key
 from router.fleet.kv_feed import FeedState
+from router.fleet.native import json_object, read_bounded
 from router.fleet.registry import Registry
 from router.fleet.worker import Worker
 from router.types import LoadReport
+
+MAX_BODY_BYTES = 64 * 2**10
 
 
 def worker_view(worker: Worker, now_s: float) -> dict[str, Any]:
@@ -28,6 +32,7 @@ def worker_view(worker: Worker, now_s: float) -> dict[str, Any]:
         "reason": worker.state_reason,
         "since_s": round(now_s - worker.state_since_s, 3),
         "in_flight": worker.in_flight,
+        "has_api_key": any(name == "authorization" for name, _ in worker.extra_headers),
         "models": sorted(worker.models) if worker.models is not None else None,
         "load": None if load is None else {**_load_view(load), "age_s": round(now_s - load.at_s, 3)},
         "version": facts.version if facts else None,
@@ -76,8 +81,8 @@ def admin_routes(registry: Registry, clock: Clock) -> APIRouter:
 
     @routes.post("", status_code=201)
     async def add_worker(request: Request) -> JSONResponse:
-        url, name = _wanted(await _json_object(request))
-        worker = registry.add(url, name)
+        url, name, key = _wanted(await _json_object(request))
+        worker = registry.add(url, name, authorization(key))
         return JSONResponse(worker_view(worker, clock()), status_code=201)
 
     @routes.post("/{worker_id}/drain")
@@ -98,22 +103,24 @@ def admin_routes(registry: Registry, clock: Clock) -> APIRouter:
 
 
 async def _json_object(request: Request) -> dict[str, Any]:
-    try:
-        data = await request.json()
-    except ValueError as error:
-        raise InvalidBody(f"The body is not valid JSON: {error}.") from error
-    if not isinstance(data, dict):
+    data = json_object(await read_bounded(request, MAX_BODY_BYTES))
+    if data is None:
         raise InvalidBody('The body must be a JSON object like {"url": "http://127.0.0.1:30000"}.')
     return data
 
 
-def _wanted(data: dict[str, Any]) -> tuple[str, str | None]:
-    for key in data:
-        if key not in ("url", "id"):
-            raise InvalidField(f"Unknown field {key!r}. A worker has 'url' and, if you like, 'id'.", param=str(key))
-    url, name = data.get("url"), data.get("id")
+def _wanted(data: dict[str, Any]) -> tuple[str, str | None, str | None]:
+    """URL, name and API key. The key stands in no error."""
+    for field in data:
+        if field not in ("url", "id", "api_key"):
+            raise InvalidField(
+                f"Unknown field {field!r}. A worker has 'url' and, if you like, 'id' and 'api_key'.", param=field
+            )
+    url, name, key = data.get("url"), data.get("id"), data.get("api_key")
     if not isinstance(url, str):
         raise InvalidField("The body needs 'url': a worker's URL like http://127.0.0.1:30000.", param="url")
     if name is not None and (not isinstance(name, str) or not name or len(name) > 64 or not name.isprintable()):
         raise InvalidField("'id' must be a printable name of 1 to 64 characters.", param="id")
-    return url, name
+    if key is not None and not (isinstance(key, str) and is_key(key)):
+        raise InvalidField("'api_key' must be one word of printable characters.", param="api_key")
+    return url, name, key

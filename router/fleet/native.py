@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Any
 
@@ -19,6 +19,7 @@ from fastapi.responses import Response
 from router.errors import BodyTooLarge, InvalidField
 from router.fleet.control_call import ControlCall, ControlCaller, WorkerAnswer
 from router.fleet.registry import Registry
+from router.fleet.response_homes import ResponseHomes
 from router.knob import knob, require
 from router.types import WorkerId
 
@@ -38,6 +39,7 @@ class Reach(Enum):
     """Who is asked."""
 
     ONE = "one worker answers for its model"
+    HOME = "the server that made the response answers"
     ALL = "every server is asked"
 
 
@@ -76,6 +78,8 @@ def _all(methods: tuple[str, ...], *paths: str, clears_cache: bool = False) -> l
 
 
 NATIVE_ROUTES: tuple[NativeRoute, ...] = (
+    NativeRoute(path="/v1/responses/{response_id}", methods=_GET, reach=Reach.HOME),
+    NativeRoute(path="/v1/responses/{response_id}/cancel", methods=_POST, reach=Reach.HOME),
     *_one(_GET, "/model_info", "/get_model_info", "/health_generate"),
     *_one(
         _POST, "/tokenize", "/v1/tokenize", "/detokenize", "/v1/detokenize", "/v1/messages/count_tokens",
@@ -97,7 +101,7 @@ NATIVE_ROUTES: tuple[NativeRoute, ...] = (
 
 
 def native_routes(
-    caller: ControlCaller, registry: Registry, config: NativeConfig, max_body_bytes: int
+    caller: ControlCaller, registry: Registry, config: NativeConfig, max_body_bytes: int, homes: ResponseHomes
 ) -> APIRouter:
     """The routes of the table."""
     routes = APIRouter(tags=["native"])
@@ -105,6 +109,8 @@ def native_routes(
     def handler(row: NativeRoute) -> Callable[[Request], Awaitable[Response]]:
         async def handle(request: Request) -> Response:
             call = await _read_call(request, config.timeout_s, max_body_bytes)
+            if row.reach is Reach.HOME:
+                return _verbatim(await _ask_home(caller, call, homes.home(request.path_params["response_id"])))
             if row.reach is Reach.ONE:
                 return _verbatim(await caller.ask_one(call))
             answers = await caller.ask_all(call)
@@ -117,6 +123,14 @@ def native_routes(
     for row in NATIVE_ROUTES:
         routes.add_api_route(row.path, handler(row), methods=list(row.methods), summary=row.reach.value)
     return routes
+
+
+async def _ask_home(caller: ControlCaller, call: ControlCall, home: str | None) -> WorkerAnswer:
+    """The answer of the server that has the response; where that is not known, of the first that has one like it."""
+    if home is not None:
+        call = replace(call, worker=WorkerId(home))
+    answers = await caller.ask_all(call)
+    return next((answer for answer in answers if answer.ok), answers[0])
 
 
 def _tell_cleared(registry: Registry, answers: list[WorkerAnswer]) -> None:
@@ -204,7 +218,7 @@ async def _read_call(request: Request, timeout_s: float, max_body_bytes: int) ->
     named = request.headers.get(WORKER_HEADER)
     return ControlCall(
         method=request.method,
-        target=request.url.path + (f"?{query}" if query else ""),
+        target=request.scope["raw_path"].decode("latin-1") + (f"?{query}" if query else ""),
         headers=request.headers,
         body=body,
         timeout_s=timeout_s + _asked_timeout_s(request),

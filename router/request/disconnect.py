@@ -11,6 +11,9 @@ from contextlib import asynccontextmanager
 
 from router.asgi import Receive
 
+LEFT = "the client left"
+"""The message of the cancellation, by which dispatch tells it from the server's own at a stop."""
+
 
 @asynccontextmanager
 async def cancelled_when_client_leaves(receive: Receive) -> AsyncIterator[None]:
@@ -27,7 +30,7 @@ async def cancelled_when_client_leaves(receive: Receive) -> AsyncIterator[None]:
         while (await receive())["type"] != "http.disconnect":
             pass
         gone = True
-        body.cancel()
+        body.cancel(LEFT)
 
     watcher = asyncio.ensure_future(watch())
     try:

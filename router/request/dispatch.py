@@ -13,13 +13,23 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from router.clock import Clock
-from router.errors import ClientGone, InternalError, NoWorker, RouterError, WorkerError, WorkerRefused
+from router.errors import (
+    ClientGone,
+    InternalError,
+    NoWorker,
+    RouterError,
+    RouterStopping,
+    WorkerError,
+    WorkerRefused,
+)
 from router.experiment.steering import Steering
 from router.fleet.registry import Registry
+from router.fleet.response_homes import ResponseHomes
 from router.fleet.worker import Worker
 from router.knob import knob, require
 from router.request.body_edit import body_for
 from router.request.client import client_of
+from router.request.disconnect import LEFT
 from router.request.exact import ExactMatcher
 from router.request.explain import Explainer, explain_headers
 from router.request.forward import Answer, Forwarder
@@ -74,6 +84,7 @@ class Dispatcher:
         recorder: Recorder,
         clock: Clock,
         exact: ExactMatcher | None = None,
+        homes: ResponseHomes | None = None,
     ) -> None:
         self._config = config
         self._key_config = key_config
@@ -84,6 +95,7 @@ class Dispatcher:
         self._recorder = recorder
         self._clock = clock
         self._exact = exact
+        self._homes = homes or ResponseHomes()
 
     async def dispatch(self, raw: RawRequest, reply: Reply) -> None:
         """Route one request and answer it, well or with an error; one Outcome is recorded in every case.
@@ -97,8 +109,13 @@ class Dispatcher:
         except RouterError as error:
             progress.failed(error)
             await send_error(reply, error, raw.endpoint, raw.request_id)
-        except asyncio.CancelledError:
-            progress.failed(ClientGone("The client hung up."))
+        except asyncio.CancelledError as stop:
+            if LEFT in stop.args:
+                progress.failed(ClientGone("The client hung up."))
+                raise
+            stopping = RouterStopping("The router stops; send the request again.", retry_after_s=1)
+            progress.failed(stopping)
+            await send_error(reply, stopping, raw.endpoint, raw.request_id)
             raise
         except Exception as error:  # a bug of ours: the client must hear of it, and so must we
             log.exception("request %s failed inside the router", raw.request_id)
@@ -125,13 +142,14 @@ class Dispatcher:
             known_match_tokens=None if exact is None else exact.match_tokens,
         )
         progress.request = request
+        home = self._homes.home(parsed.previous_response)
         tried: list[WorkerId] = []
         failure: WorkerError | None = None
         while True:
-            worker = self._choose(request, tried, progress, failure)
+            worker = self._choose(request, home, tried, progress, failure)
             tried.append(worker.id)
             try:
-                last = self._is_last(request, tried)
+                last = home is not None or self._is_last(request, tried)
                 await self._attempt(raw, parsed, request, worker, reply, progress, last=last)
             except WorkerError as error:
                 self._registry.emit(
@@ -142,15 +160,25 @@ class Dispatcher:
                     raise
                 failure = error
             else:
-                if self._exact is not None and exact is not None and progress.result is not None:
-                    self._exact.reported(exact, progress.result.usage.prompt_tokens)
+                if progress.result is not None:
+                    self._homes.made(progress.result.response_id, worker.server)
+                    if self._exact is not None and exact is not None:
+                        self._exact.reported(exact, progress.result.usage.prompt_tokens)
                 return
 
     def _choose(
-        self, request: RoutingRequest, tried: list[WorkerId], progress: Progress, failure: WorkerError | None
+        self,
+        request: RoutingRequest,
+        home: str | None,
+        tried: list[WorkerId],
+        progress: Progress,
+        failure: WorkerError | None,
     ) -> Worker:
-        """The policy's choice among workers not yet tried; re-raises the last failure when none is left."""
-        if failure is not None and len(tried) >= self._config.max_attempts:
+        """The policy's choice among workers not yet tried; re-raises the last failure when none is left.
+
+        What continues a stored response goes to the server that has it, `home`, while that can be reached.
+        """
+        if failure is not None and (home is not None or len(tried) >= self._config.max_attempts):
             raise failure
         try:
             workers = self._registry.eligible(request.model, tried)
@@ -158,6 +186,8 @@ class Dispatcher:
             if failure is not None:
                 raise failure from None
             raise
+        at_home = tuple(worker for worker in workers if worker.server == home)
+        workers = at_home or workers
         started_s = self._clock()
         choice = self._steering.choose(request, workers)
         progress.decided(choice, self._clock() - started_s)

@@ -6,6 +6,8 @@ Not here: what is in the body (parse), what happens to it (dispatch).
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import secrets
 
 from router.asgi import Receive, Scope, Send
@@ -21,6 +23,9 @@ MODEL_CALLS = frozenset(NEEDS)
 """Paths that are dispatched to a worker by POST."""
 PUT_TOO = frozenset({"/generate", "/encode", "/classify", "/v1/rerank"})
 """Those that SGLang takes by PUT as well; workers get them by POST."""
+DRAIN_BYTES = 256 * 2**20
+DRAIN_S = 10.0
+"""How much of a body that is too large is taken, and how long, before the connection is closed on its sender."""
 _MAX_ID = 128
 
 
@@ -51,6 +56,29 @@ class AsgiReply:
         """Nothing to send: returning with the answer unfinished makes the server break the connection."""
 
 
+class HeldOpen:
+    """A reply that is whole but for its end, which makes the server close the connection."""
+
+    def __init__(self, reply: AsgiReply) -> None:
+        self.start, self.write, self.abort = reply.start, reply.write, reply.abort
+        self.started = self.event_stream = False
+
+    async def finish(self) -> None:
+        """Not yet."""
+
+
+async def drain(receive: Receive) -> None:
+    """Take what a client still sends, so that it gets to read its answer, but not more than DRAIN_BYTES and DRAIN_S."""
+    left = DRAIN_BYTES
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(DRAIN_S):
+            while left > 0:
+                message = await receive()
+                if message["type"] == "http.disconnect" or not message.get("more_body", False):
+                    return
+                left -= len(message.get("body", b""))
+
+
 class ModelCalls:
     """The ASGI app for `MODEL_CALLS`."""
 
@@ -68,7 +96,10 @@ class ModelCalls:
         try:
             body = await self._read_body(receive, named.get("content-length"))
         except RouterError as error:
-            await send_error(reply, error, scope["path"], request_id)
+            await send_error(HeldOpen(reply), error, scope["path"], request_id)
+            if "expect" not in named:  # such a client sends no body after an error
+                await drain(receive)
+            await reply.finish()
             return
         if body is None:
             return  # the client left while sending

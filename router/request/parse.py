@@ -29,6 +29,7 @@ class ParsedRequest:
     model: str | None
     stream: bool
     session: str | None
+    previous_response: str | None
     max_output_tokens: int | None
 
 
@@ -90,6 +91,7 @@ def parse(endpoint: str, body: bytes, headers: Mapping[str, str], session_header
         model=_optional(data, "model", str, "a string") or None,
         stream=bool(_optional(data, "stream", bool, "true or false")),
         session=_session(data, headers.get(session_header)),
+        previous_response=_previous_response(data) if endpoint == "/v1/responses" else None,
         max_output_tokens=_max_output_tokens(data),
     )
 
@@ -153,6 +155,12 @@ def _session(data: Body, header: str | None) -> str | None:
         if isinstance(value, str) and value:
             return value
     return None
+
+
+def _previous_response(data: Body) -> str | None:
+    """The stored response that this one continues."""
+    value = data.get("previous_response_id")
+    return value if isinstance(value, str) else None
 
 
 def _max_output_tokens(data: Body) -> int | None:

@@ -15,7 +15,7 @@ from router.clock import Clock
 from router.errors import StreamCut, WorkerError, WorkerHungUp
 from router.request.forward import Answer
 from router.request.reply import RawHeaders, Reply
-from router.request.usage import Usage, is_usage_chunk, usage_of_body, usage_of_events
+from router.request.usage import Usage, is_usage_chunk, response_id_of, usage_of_body, usage_of_events
 
 WHOLE_BODY_BYTES = 4 * 2**20
 """Answers up to this size that are not streams are read whole before the client's starts, so they can be retried."""
@@ -30,13 +30,18 @@ Began = Callable[[float], None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Relayed:
-    """What passed through. Times are on the monotonic clock; `first_s` is None when nothing came."""
+    """What passed through. Times are on the monotonic clock; `first_s` is None when nothing came.
+
+    `response_id` names what `/v1/responses` stored.
+    """
 
     status: int
     first_s: float | None
     last_s: float | None
     events: int
     usage: Usage
+    response_id: str | None = None
+RESPONSES = "/v1/responses"
 _USAGE = b'"usage":{'
 """How a chunk with usage is recognised at a glance; SGLang writes JSON without spaces."""
 
@@ -48,6 +53,7 @@ class EventStream:
     """
 
     def __init__(self, endpoint: str, *, hide_usage: bool = False) -> None:
+        self._endpoint = endpoint
         self._marks = END_MARKS.get(endpoint)
         self._hide_usage = hide_usage
         self._hidden = b""
@@ -72,6 +78,9 @@ class EventStream:
         if data:
             self._account(data)
         return data
+
+    def response_id(self) -> str | None:
+        return response_id_of(self._head) if self._endpoint == RESPONSES else None
 
     def usage(self) -> Usage:
         return usage_of_events((self._head, *self._recent, self._hidden))
@@ -123,18 +132,23 @@ async def relay(
         return await _relay_events(answer, reply, EventStream(endpoint, hide_usage=hide_usage), headers, clock, began)
     length = answer.length_bytes
     if length is None or length <= WHOLE_BODY_BYTES:
-        return await _relay_whole(answer, reply, headers, clock, began)
+        return await _relay_whole(answer, reply, endpoint, headers, clock, began)
     return await _relay_pieces(answer, reply, headers, clock, began)
 
 
-async def _relay_whole(answer: Answer, reply: Reply, headers: RawHeaders, clock: Clock, began: Began) -> Relayed:
+async def _relay_whole(
+    answer: Answer, reply: Reply, endpoint: str, headers: RawHeaders, clock: Clock, began: Began
+) -> Relayed:
     body = await answer.read()
     now_s = clock()
     began(now_s)
     await reply.start(answer.status, [*headers, (b"content-length", str(len(body)).encode())])
     await reply.write(body)
     await reply.finish()
-    return Relayed(status=answer.status, first_s=now_s, last_s=now_s, events=0, usage=usage_of_body(body))
+    made = response_id_of(body) if endpoint == RESPONSES else None
+    return Relayed(
+        status=answer.status, first_s=now_s, last_s=now_s, events=0, usage=usage_of_body(body), response_id=made
+    )
 
 
 async def _relay_pieces(answer: Answer, reply: Reply, headers: RawHeaders, clock: Clock, began: Began) -> Relayed:
@@ -169,7 +183,12 @@ async def _relay_events(
         raise kind("The worker ended the stream before it was complete. Send the request again.")
     await reply.finish()
     return Relayed(
-        status=answer.status, first_s=first_s, last_s=last_s, events=stream.events, usage=stream.usage()
+        status=answer.status,
+        first_s=first_s,
+        last_s=last_s,
+        events=stream.events,
+        usage=stream.usage(),
+        response_id=stream.response_id(),
     )
 
 

@@ -48,6 +48,8 @@ async def send_error(reply: Reply, error: RouterError, endpoint: str, request_id
         ]
         if error.retry_after_s is not None:
             headers.append((b"retry-after", str(error.retry_after_s).encode()))
+        if error.closes:
+            headers.append((b"connection", b"close"))
         await reply.start(error.status, headers)
         await reply.write(body)
         await reply.finish()

@@ -45,7 +45,15 @@ class _MetaInfo(msgspec.Struct):
 
 
 class _Nested(msgspec.Struct):
+    id: str | None = None
     usage: _UsageFields | None = None
+
+
+class _Made(msgspec.Struct):
+    """A response object, or the event that holds one."""
+
+    id: str | None = None
+    response: _Nested | None = None
 
 
 class _Chunk(msgspec.Struct):
@@ -63,6 +71,7 @@ class _Answer(msgspec.Struct):
 
 
 _decode_chunk = msgspec.json.Decoder(_Chunk).decode
+_decode_made = msgspec.json.Decoder(_Made).decode
 _decode_one = msgspec.json.Decoder(_Answer).decode
 _decode_batch = msgspec.json.Decoder(list[_Answer]).decode
 
@@ -85,6 +94,18 @@ def usage_of_events(events: Iterable[bytes]) -> Usage:
             if line.startswith(b"data:") and (b'"usage"' in line or b'"meta_info"' in line):
                 known = _merge(known, usage_of_body(line[5:].strip()))
     return known
+
+
+def response_id_of(data: bytes) -> str | None:
+    """The id of a stored response, out of a whole answer or the first event of its stream; None where there is none."""
+    body = data
+    if not data.startswith(b"{"):
+        body = next((line[5:].strip() for line in data.split(b"\n") if line.startswith(b"data:")), b"")
+    try:
+        made = _decode_made(body)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None
+    return made.response.id if made.response is not None else made.id
 
 
 def is_usage_chunk(event: bytes) -> bool:

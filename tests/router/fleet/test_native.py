@@ -14,6 +14,7 @@ from router.errors import BodyTooLarge, NoWorker, UnknownModel, UnknownWorker
 from router.fleet.control_call import ControlCaller
 from router.fleet.native import NATIVE_ROUTES, NativeConfig, Reach, native_routes
 from router.fleet.registry import Registry
+from router.fleet.response_homes import ResponseHomes
 from router.fleet.worker import WorkerState
 from router.types import CacheCleared, FleetEvent
 
@@ -28,6 +29,7 @@ class Fleet:
         self.asked: list[httpx.Request] = []
         self.events: list[FleetEvent] = []
         self.registry = Registry(lambda: 0.0)
+        self.homes = ResponseHomes()
         for name in answers:
             worker = self.registry.add(f"http://{name}", name)
             self.registry.set_models(worker, ({"id": f"model-{name}"},))
@@ -43,7 +45,8 @@ class Fleet:
         async with httpx.AsyncClient(transport=httpx.MockTransport(self.answer)) as control:
             app = FastAPI()
             caller = ControlCaller(self.registry, control)
-            app.include_router(native_routes(caller, self.registry, NativeConfig(timeout_s=7), max_body_bytes))
+            config = NativeConfig(timeout_s=7)
+            app.include_router(native_routes(caller, self.registry, config, max_body_bytes, self.homes))
             transport = httpx.ASGITransport(app=app)
             async with httpx.AsyncClient(transport=transport, base_url="http://router") as client:
                 yield client
@@ -219,6 +222,31 @@ async def test_every_row_is_answered_by_its_methods(row: object) -> None:
 
     assert statuses == [200] * len(found.methods)
     assert len(fleet.asked) == len(found.methods) * (1 if found.reach is Reach.ONE else 2)
+
+
+async def test_a_stored_response_is_asked_of_the_server_that_made_it() -> None:
+    fleet = Fleet(a=text("A"), b=text("B"))
+    fleet.homes.made("resp_1", "b")
+    async with fleet.routed() as client:
+        shown = await client.get("/v1/responses/resp_1?include=x")
+        cancelled = await client.post("/v1/responses/resp_1/cancel")
+
+    assert (shown.text, cancelled.text) == ("B", "B")
+    assert [str(request.url) for request in fleet.asked] == [
+        "http://b/v1/responses/resp_1?include=x",
+        "http://b/v1/responses/resp_1/cancel",
+    ]
+
+
+async def test_a_response_of_unknown_origin_is_looked_for_everywhere() -> None:
+    fleet = Fleet(a=text("not here", 404), b=text("B"))
+    async with fleet.routed() as client:
+        found = await client.get("/v1/responses/resp_old")
+        fleet.answers["b"] = text("not here either", 404)
+        missing = await client.get("/v1/responses/resp_old")
+
+    assert (found.status_code, found.text) == (200, "B")
+    assert (missing.status_code, missing.text) == (404, "not here")
 
 
 async def test_a_body_that_is_no_object_names_no_model() -> None:
