@@ -17,6 +17,12 @@ class KvMemory:
         self.capacity_pages = capacity_tokens // page_size
         self.cache = RadixCache(listener)
         self._owned = 0
+        self._attached = 0  # pages of the tree, as often as requests hold them
+
+    @property
+    def shared_tokens(self) -> int:
+        """By how many tokens what requests hold in the tree is more than what is held: read again, not stored again."""
+        return (self._attached - self.cache.locked_pages) * self.page_size
 
     @property
     def owned_pages(self) -> int:
@@ -58,6 +64,8 @@ class KvMemory:
         self.cache.lock(match.node)
         state.node = match.node
         state.tree_pages = match.pages
+        state.seen = None  # should it wait again, its prompt has grown
+        self._attached += match.pages
         state.kv_tokens = match.pages * self.page_size
 
     def extend(self, state: RequestState, tokens: int) -> None:
@@ -82,6 +90,7 @@ class KvMemory:
         assert state.node is not None
         self.cache.unlock(state.node)
         state.node = found.node
+        self._attached += whole - state.tree_pages
         state.tree_pages = whole
 
     def release(self, state: RequestState, *, keep: bool) -> None:
@@ -92,6 +101,7 @@ class KvMemory:
         if state.node is not None:
             self.cache.unlock(state.node)
         state.node = None
+        self._attached -= state.tree_pages
         state.tree_pages = 0
         state.kv_tokens = 0
 

@@ -58,12 +58,16 @@ class Match:
 
 
 class Look(NamedTuple):
-    """The `pages` of a prompt that are in the tree; the last node that lies among them whole, and where it ends."""
+    """The `pages` of a prompt that are in the tree; the last node that lies among them whole, and where it ends; the
+    node that they end inside, if any, and its size.
+    """
 
     pages: int
     node: Node
     node_pages: int
     tree: int
+    inside: Node | None = None
+    inside_pages: int = 0
 
 
 class RadixCache:
@@ -96,21 +100,23 @@ class RadixCache:
         return self.look(namespace, pages, limit, None).pages
 
     def look(self, namespace: Hashable, pages: Pages, limit: int, before: Look | None) -> Look:
-        """`peek` for who asks often: goes on from where an earlier look at the same pages ended, if that is still in
-        the tree. Changes nothing.
+        """`peek` for who asks often: goes on from where an earlier look at the same pages, with the same limit, ended,
+        if that is still in the tree. Changes nothing.
         """
         if before is not None and before.tree == self._tree and before.node.parent is not None:
             node, whole = before.node, before.node_pages
         else:
-            node, whole = self._root, 0
+            node, whole, before = self._root, 0, None
         while whole < limit:
             child = node.children.get(_child_key(node, namespace, pages[whole]))
             if child is None:
                 break
             stored = child.pages
             size = len(stored)
+            if before is not None and before.inside is child and before.inside_pages == size:
+                return before
             if size > limit - whole or stored != pages[whole : whole + size]:
-                return Look(whole + _common(stored, pages, whole, limit), node, whole, self._tree)
+                return Look(whole + _common(stored, pages, whole, limit), node, whole, self._tree, child, size)
             node, whole = child, whole + size
         return Look(whole, node, whole, self._tree)
 
