@@ -34,7 +34,7 @@ class Call:
 class Experiment:
     """Calls that are measured together, on a cache that is empty at the start where `flush`.
 
-    `group` says which measure it yields: "prefill", "burst", "decode", "mixed", "text", "load".
+    `group` says which measure it yields: "prefill", "burst", "decode", "shared", "mixed", "text", "load".
     """
 
     name: str

@@ -35,6 +35,8 @@ def features(run: Run) -> list[Feature]:
         return _burst(run)
     if group == "decode":
         return [Feature(f"{run.experiment.name}: ITL", _together_gap_s(run.timings), 2.0)]
+    if group == "shared":  # the first call only brings the context
+        return [Feature(f"{run.experiment.name}: ITL", _together_gap_s(run.timings[1:]), 2.0)]
     if group == "mixed":
         return _mixed(run)
     return []

@@ -8,7 +8,7 @@ numpy (least_squares.py).
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 
@@ -26,13 +26,16 @@ NEGLIGIBLE_S = 1e-12
 
 _SINGLE = ("prefill", "text")
 STAGES: Sequence[tuple[Collection[str], Sequence[str]]] = (
-    (_SINGLE, tuple(name for name in PARAMETERS if "decode" not in name and "request" not in name)),
-    (("decode",), tuple(name for name in PARAMETERS if "decode" in name)),
+    (
+        _SINGLE,
+        tuple(name for name in PARAMETERS if name.startswith(("prefill", "front_end")) and "request" not in name),
+    ),
+    (("decode", "shared"), tuple(name for name in PARAMETERS if "decode" in name)),
 )
 """Which parameters are sought in which groups of experiments, where figures change smoothly with the parameters."""
 QUEUES = ("burst", "mixed")
-"""Groups in which requests meet in a queue. They settle one division, and otherwise check what the others found."""
-SHARES = tuple(step / 40 for step in range(1, 41))
+"""Groups in which requests meet in a queue. They settle two things, and otherwise check what the others found."""
+SHARES = tuple(step / 20 for step in range(21))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,7 +84,7 @@ def fit(measurements: Measurements) -> Fit:
 
         if errors({}):
             found = {**found, **minimise(errors, {name: found[name] for name in names})}
-    found = _split_front_end(problem, found)
+    found = _settle_queues(problem, found)
     model = problem.model({name: value if value > NEGLIGIBLE_S else 0.0 for name, value in found.items()})
     predicted = problem.predicted(model)
     residuals = tuple(
@@ -103,19 +106,28 @@ def fit(measurements: Measurements) -> Fit:
     return Fit(cost_model=described, residuals=residuals)
 
 
-def _split_front_end(problem: _Problem, found: Mapping[str, float]) -> dict[str, float]:
-    """Divides what a request costs before its first step into what holds others up and what does not: the division with
-    which rushes of requests come out best. Tried one by one, since a small change can let a request miss a step.
+def _settle_queues(problem: _Problem, found: Mapping[str, float]) -> dict[str, float]:
+    """Two things that only show where requests meet: how much of what a request costs before its first step holds
+    others up, and how late a step is planned. Values are tried one by one, since a small change can let a request miss
+    a step.
     """
     whole_s = found["front_end_latency_s"] + found["front_end_request_s"]
 
     def divided(share: float) -> dict[str, float]:
-        return {**found, "front_end_latency_s": whole_s * (1 - share), "front_end_request_s": whole_s * share}
+        return {"front_end_latency_s": whole_s * (1 - share), "front_end_request_s": whole_s * share}
 
-    def loss(share: float) -> float:
-        return sum(min(abs(error), 0.5) for error in problem.relative_errors(divided(share), QUEUES))
+    def planned(share: float) -> dict[str, float]:
+        return {"plan_s": found["decode_step_base_s"] * share}
 
-    return divided(min(SHARES, key=loss))
+    def best(known: Mapping[str, float], vary: Callable[[float], dict[str, float]]) -> dict[str, float]:
+        def loss(share: float) -> float:
+            errors = problem.relative_errors({**known, **vary(share)}, QUEUES)
+            return sum(min(abs(error), 0.5) for error in errors)
+
+        return {**known, **vary(min(SHARES, key=loss))}
+
+    first = best({**found, **divided(0.1)}, planned)
+    return best(best(first, divided), planned)
 
 
 class _Problem:
@@ -141,8 +153,9 @@ class _Problem:
         """Where the search begins: the H200's parameters, slower or faster as a whole."""
         predicted = self.predicted(H200_QWEN3_8B)
         scale = median(measured.seconds / predicted[measured.name].seconds for measured in self.measured)
-        start = {name: getattr(H200_QWEN3_8B, name) * scale for name in PARAMETERS}
+        start = {name: getattr(H200_QWEN3_8B, name) * scale for name in PARAMETERS if name != "plan_s"}
         front = {
+            "plan_s": 0.0,
             "front_end_latency_s": 1e-3,
             "front_end_request_s": 1e-4,
             "front_end_token_s": 3e-7,

@@ -20,6 +20,8 @@ STILL = 1e-4
 
 EXACT = 1e-10
 """Mean loss of a model that fits as well as floating point allows."""
+PRIOR = 1e-2
+"""Error that a parameter costs where it is e times what it was at the start: what nothing measured stays there."""
 
 Residuals = Callable[[Mapping[str, float]], Sequence[float]]
 
@@ -28,11 +30,16 @@ def minimise(residuals: Residuals, start: Mapping[str, float], *, rounds: int = 
     """Positive parameters for which the residuals are least, from `start` (all positive)."""
     names = list(start)
     logs = np.log([start[name] for name in names])
-    values = np.asarray(residuals(dict(start)), dtype=float)
-    loss, damping = _loss(values), 1e-2
+    begin = logs.copy()
 
     def at(point: np.ndarray) -> dict[str, float]:
         return dict(zip(names, np.exp(point).tolist(), strict=True))
+
+    def errors(point: np.ndarray) -> np.ndarray:
+        return np.concatenate([np.asarray(residuals(at(point)), dtype=float), PRIOR * (point - begin)])
+
+    values = errors(logs)
+    loss, damping = _loss(values), 1e-2
 
     for _ in range(rounds):
         if loss < EXACT * len(values):
@@ -41,7 +48,7 @@ def minimise(residuals: Residuals, start: Mapping[str, float], *, rounds: int = 
         for column in range(len(names)):
             moved = logs.copy()
             moved[column] += STEP
-            jacobian[:, column] = (np.asarray(residuals(at(moved)), dtype=float) - values) / STEP
+            jacobian[:, column] = (errors(moved) - values) / STEP
         weights = np.minimum(1.0, HUBER / np.maximum(np.abs(values), 1e-12))
         normal = jacobian.T @ (jacobian * weights[:, None])
         gradient = jacobian.T @ (values * weights)
@@ -49,7 +56,7 @@ def minimise(residuals: Residuals, start: Mapping[str, float], *, rounds: int = 
         for _ in range(8):
             bent = normal + damping * np.diag(np.diag(normal) + 1e-9)
             move = np.clip(-np.linalg.solve(bent, gradient), -math.log(4), math.log(4))
-            tried = np.asarray(residuals(at(logs + move)), dtype=float)
+            tried = errors(logs + move)
             if (tried_loss := _loss(tried)) < loss:
                 improved = loss - tried_loss > STILL * loss
                 logs, values, loss = logs + move, tried, tried_loss

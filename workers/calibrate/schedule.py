@@ -21,9 +21,9 @@ class Sizes:
 
     prefill: prompt lengths, uncached. cached: (cached, new) tokens. repeats: how often each single prompt is measured.
     rushes: (prompts, tokens of each) that come at once to an idle server. bursts: the same, behind one prompt of
-    `blocker` tokens. decode: (requests,
-    tokens of context each), `decode_tokens` made by each. mixed: (decoding requests, their context, prompt lengths that
-    arrive meanwhile). text: prompt lengths sent as text.
+    `blocker` tokens. decode: (requests, tokens of context each), `decode_tokens` made by each. shared: the same, with a
+    context that all share. mixed: (decoding requests, their context, prompt lengths that arrive meanwhile). text:
+    prompt lengths sent as text.
     """
 
     prefill: tuple[int, ...]
@@ -33,6 +33,7 @@ class Sizes:
     blocker: int
     bursts: tuple[tuple[int, int], ...]
     decode: tuple[tuple[int, int], ...]
+    shared: tuple[tuple[int, int], ...]
     decode_tokens: int
     mixed: tuple[tuple[int, int, tuple[int, ...]], ...]
     mixed_tokens: int
@@ -53,6 +54,7 @@ FULL = Sizes(
         (1, 128), (2, 128), (4, 128), (8, 128), (16, 128), (24, 128), (32, 128), (48, 128), (64, 128), (96, 128),
         (128, 128), (1, 16_000), (1, 30_000), (4, 16_000), (8, 8000), (16, 8000), (32, 4096), (64, 4096), (128, 2048),
     ),
+    shared=((8, 16_000), (32, 8000), (64, 8000), (128, 4000)),
     decode_tokens=64,
     mixed=((8, 512, (512, 2048, 8192)), (32, 1024, (128, 512, 2048, 8192)), (96, 512, (512, 2048, 8192))),
     mixed_tokens=256,
@@ -68,6 +70,7 @@ QUICK = Sizes(
     blocker=2048,
     bursts=((4, 64), (4, 512)),
     decode=((1, 64), (2, 64), (4, 64), (8, 64), (1, 2048), (4, 1024), (8, 1024)),
+    shared=((8, 2048),),
     decode_tokens=24,
     mixed=((4, 128, (128, 1024)),),
     mixed_tokens=64,
@@ -94,8 +97,9 @@ def schedule(sizes: Sizes, facts: ServerFacts, *, seed: int = 0) -> list[Experim
 def _fits(experiment: Experiment, facts: ServerFacts) -> bool:
     """Whether all calls could hold their KV at once, with a margin for SGLang's reserve."""
     totals = [sum(part.tokens for part in call.prompt) + call.output_tokens for call in experiment.calls]
-    at_once = sum(totals) if experiment.group in {"burst", "decode", "mixed"} else max(totals)
-    running = len(totals) if experiment.group in {"burst", "decode", "mixed"} else 1
+    together = experiment.group in {"burst", "decode", "shared", "mixed"}
+    at_once = sum(totals) if together and experiment.group != "shared" else max(totals)
+    running = len(totals) if together else 1
     return (
         max(totals) < facts.max_prompt_tokens
         and at_once < 0.9 * facts.kv_capacity_tokens
@@ -155,6 +159,13 @@ def _decode(sizes: Sizes, seeds: Iterator[int]) -> Iterator[Experiment]:
     for count, context in sizes.decode:
         calls = [Call(prompt=_new(seeds, context), output_tokens=sizes.decode_tokens) for _ in range(count)]
         yield Experiment(name=f"decode {count} x {context}", group="decode", calls=tuple(calls))
+    for count, context in sizes.shared:
+        prefix = Segment(next(seeds), context)
+        first = Call(prompt=(prefix,), output_tokens=1)
+        calls = [
+            Call(prompt=(prefix, *_new(seeds, 32)), output_tokens=sizes.decode_tokens, after=(0,)) for _ in range(count)
+        ]
+        yield Experiment(name=f"decode {count} x {context} shared", group="shared", calls=(first, *calls))
 
 
 def _mixed(sizes: Sizes, seeds: Iterator[int]) -> Iterator[Experiment]:

@@ -104,14 +104,15 @@ def _sampling(fields: SamplingFields, json_schema: dict[str, Any] | None) -> Sam
             json_schema is not None and bool(fields.regex),
             "Only one of json_schema, regex, ebnf, or structural_tag can be set.",
         ),
-        (n < 1, f"n must be at least 1, got {n}."),
     )
     _refuse_first(checks)
+    if n < 1:
+        raise BadRequest(f"n must be at least 1, got {n}.", kind="BadRequest")
     return Sampling(
         max_new_tokens=most,
         min_new_tokens=least,
         stop=stops,
-        stop_token_ids=frozenset(fields.stop_token_ids or ()),
+        stop_token_ids=frozenset(() if fields.ignore_eos else fields.stop_token_ids or ()),
         ignore_eos=bool(fields.ignore_eos),
         no_stop_trim=bool(fields.no_stop_trim),
         n=n,

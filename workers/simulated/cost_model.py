@@ -18,19 +18,39 @@ class PrefillChunk(NamedTuple):
     context_tokens: int
 
 
+class DecodeLoad(NamedTuple):
+    """What a decode step works on: requests, tokens of KV that they read in all, those of the longest, and how many of
+    all are read again because requests share them.
+    """
+
+    requests: int
+    context_tokens: int
+    longest_tokens: int
+    shared_tokens: int = 0
+
+    def after(self, steps: int) -> DecodeLoad:
+        """The load when each request has so many tokens more."""
+        more = self.requests * steps
+        return DecodeLoad(self.requests, self.context_tokens + more, self.longest_tokens + steps, self.shared_tokens)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CostModel:
     """Parameters in seconds. Raises ValueError, naming the field, for one that is negative or not finite, and for steps
     that take no time at all.
 
-    A prefill step computes for `prefill_token_s` a new token, and for `prefill_step_s` at least; near that floor the two
-    overlap, as the root of the sum of their squares. To this come `prefill_attention_s` for each pair of new tokens of
-    one request (half of the square), and attention to the context: `prefill_context_pair_s` for each pair of a new token
-    and one of the context, `prefill_far_pair_s` more for each pair with context beyond FAR_TOKENS; but no less than
-    `prefill_context_s` for each token of the longest context, because few new tokens cannot fill the GPU.
+    A prefill step computes for `prefill_token_s` a new token, and for `prefill_step_s` at least; near that floor the
+    two overlap, as the root of the sum of their squares. To this come `prefill_attention_s` for each pair of new tokens
+    of one request (half of the square), and attention to the context: `prefill_context_pair_s` for each pair of a new
+    token and one of the context, `prefill_far_pair_s` more for each pair with context beyond FAR_TOKENS; but no less
+    than `prefill_context_s` for each token of the longest context, because few new tokens cannot fill the GPU.
 
     A decode step takes `decode_step_base_s`, plus `decode_request_s` for each request, plus `decode_context_s` for each
-    token of KV that it reads, but for these no less than `decode_longest_s` for each token of the longest context.
+    token of KV that it reads, but for these no less than `decode_longest_s` for each token of the longest context. KV
+    that requests share costs `decode_shared_s` a token from the second reader on (the GPU's cache helps).
+
+    With overlap, the scheduler plans a step `plan_s` after the one before it has started, when it has launched that and
+    processed the results of the one before: what has arrived by then can join.
 
     Before a request can join a step, the server's front end reads it, one request after another (a single process, as
     SGLang's tokenizer manager is): `front_end_request_s`, plus `front_end_token_s` for each prompt token, plus
@@ -48,6 +68,8 @@ class CostModel:
     decode_context_s: float
     prefill_far_pair_s: float = 0.0
     decode_longest_s: float = 0.0
+    decode_shared_s: float = 0.0
+    plan_s: float = 0.0
     front_end_latency_s: float = 0.0
     front_end_request_s: float = 0.0
     front_end_token_s: float = 0.0
@@ -78,29 +100,32 @@ class CostModel:
         compute_s = math.hypot(self.prefill_step_s, tokens * self.prefill_token_s)
         return compute_s + inner_s + max(outer_s, longest * self.prefill_context_s)
 
-    def decode_step_s(self, batch: int, context_tokens: int, longest_tokens: int) -> float:
-        """Seconds of one decode step of `batch` requests with `context_tokens` of KV in all."""
-        attention_s = max(context_tokens * self.decode_context_s, longest_tokens * self.decode_longest_s)
-        return self.decode_step_base_s + batch * self.decode_request_s + attention_s
+    def decode_step_s(self, load: DecodeLoad) -> float:
+        """Seconds of one decode step."""
+        attention_s = max(self._read_s(load), load.longest_tokens * self.decode_longest_s)
+        return self.decode_step_base_s + load.requests * self.decode_request_s + attention_s
 
-    def decode_s(self, batch: int, context_tokens: int, longest_tokens: int, steps: int) -> float:
+    def decode_s(self, load: DecodeLoad, steps: int) -> float:
         """Seconds of `steps` decode steps in a row; each context grows by a token with each."""
-        fixed_s = self.decode_step_base_s + batch * self.decode_request_s
-        all_s = (context_tokens * self.decode_context_s, batch * self.decode_context_s)
-        longest_s = (longest_tokens * self.decode_longest_s, self.decode_longest_s)
+        fixed_s = self.decode_step_base_s + load.requests * self.decode_request_s
+        all_s = (self._read_s(load), load.requests * self.decode_context_s)
+        longest_s = (load.longest_tokens * self.decode_longest_s, self.decode_longest_s)
         return steps * fixed_s + _sum_of_larger(all_s, longest_s, steps)
 
-    def decode_steps_until(self, batch: int, context_tokens: int, longest_tokens: int, seconds: float) -> int:
+    def decode_steps_until(self, load: DecodeLoad, seconds: float) -> int:
         """The fewest decode steps in a row, at least one, that take `seconds` or longer."""
-        first_s = self.decode_step_s(batch, context_tokens, longest_tokens)
-        low, high = 0, max(1, math.ceil(seconds / first_s) + 1)  # none is shorter than the first
+        low, high = 0, max(1, math.ceil(seconds / self.decode_step_s(load)) + 1)  # none is shorter than the first
         while low + 1 < high:
             middle = (low + high) // 2
-            if self.decode_s(batch, context_tokens, longest_tokens, middle) >= seconds:
+            if self.decode_s(load, middle) >= seconds:
                 high = middle
             else:
                 low = middle
         return high
+
+    def _read_s(self, load: DecodeLoad) -> float:
+        own = load.context_tokens - load.shared_tokens
+        return own * self.decode_context_s + load.shared_tokens * self.decode_shared_s
 
 
 def _sum_of_larger(one: tuple[float, float], other: tuple[float, float], steps: int) -> float:
@@ -119,8 +144,9 @@ def _sum_of_line(line: tuple[float, float], start: int, stop: int) -> float:
 
 FAR_TOKENS = 8192
 """Where a context stops to be near. On an H200 with Qwen3-8B's shape, a pair of a new token and one of the context costs
-the same up to 8,192 tokens of context (3.4 ns), and a third more from 16,384 on: a layer's KV of 12,000 tokens fills the
-GPU's 50 MB of L2 cache. Measured in between was nothing."""
+3.5 ns up to 8,192 tokens of context, and a third more at 16,384 (measured; nothing was in between): a layer's KV of
+12,000 tokens fills the GPU's 50 MB of L2 cache.
+"""
 PARAMETERS = tuple(field.name for field in fields(CostModel) if field.name.endswith("_s"))
 """The names of the parameters that are seconds; the other fields say where they come from."""
 OPTIONAL = tuple(field.name for field in fields(CostModel) if field.name in PARAMETERS and field.default == 0.0)
@@ -138,6 +164,7 @@ H200_QWEN3_8B = CostModel(
     decode_request_s=1e-5,
     decode_context_s=5e-8,
     decode_longest_s=4.2e-7,
+    decode_shared_s=3e-8,
     model="Qwen3-8B shape, dummy weights",
     hardware="1 x NVIDIA H200",
     sglang_version="0.5.17",

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from workers.simulated.admission import Admission, Planned, Verdict
-from workers.simulated.cost_model import H200_QWEN3_8B, CostModel
+from workers.simulated.cost_model import H200_QWEN3_8B, CostModel, DecodeLoad
 from workers.simulated.decode_batch import DecodeBatch
 from workers.simulated.engine_config import EngineConfig
 from workers.simulated.engine_load import EngineLoad, LoadMeter
@@ -152,7 +152,7 @@ class Engine:
         """
         if self._arrived:
             if self._runs:
-                self._see_arrivals(self._last_start_s)
+                self._see_arrivals(self._last_start_s + self.cost_model.plan_s)
             elif now_s < self._free_s:
                 return StepResult(kind=StepKind.DECODE, duration_s=self._free_s - now_s)
             else:
@@ -180,9 +180,8 @@ class Engine:
             return None
         if batch.pages_needed(1) > self.memory.available_pages:
             return None
-        size, context = len(batch), batch.context_tokens
-        longest = batch.longest_tokens
-        return self.cost_model.decode_s(size, context, longest, self._foldable(size, context, float("inf")))
+        load = self._decode_load()
+        return self.cost_model.decode_s(load, self._foldable(load, float("inf")))
 
     @property
     def _runs(self) -> bool:
@@ -212,16 +211,20 @@ class Engine:
         while self._arrived and self._arrived[0][0] <= until_s:
             self._waiting.append(self._arrived.popleft()[1])
 
-    def _ran(self, start_s: float, end_s: float, size: int, context: int, longest: int) -> None:
+    def _decode_load(self) -> DecodeLoad:
+        batch = self._batch
+        return DecodeLoad(len(batch), batch.context_tokens, batch.longest_tokens, self.memory.shared_tokens)
+
+    def _ran(self, start_s: float, end_s: float, load: DecodeLoad) -> None:
         """Notes when the last iteration ran. With `overlap`, the next one is launched before its results are known; so
-        where every request has ended, one more decode step of `size` requests runs in vain.
+        where every request has ended, one more decode step with this load runs in vain.
         """
         if not self.config.overlap or self.idle:
             self._process_results()
         self._last_start_s = start_s
         self._free_s = end_s
         if self.config.overlap and not self._runs:
-            self._free_s += self.cost_model.decode_step_s(size, context, longest)
+            self._free_s += self.cost_model.decode_step_s(load)
 
     def _check(self, request: EngineRequest) -> None:
         """Raises ValueError unless the request can run when it is alone."""
@@ -253,7 +256,7 @@ class Engine:
             if len(self._batch) + len(admission.planned) >= self.config.max_running_requests:
                 self._memory_full = True
                 break
-            verdict = admission.add(state, alone=not len(self._batch))
+            verdict = admission.add(state, alone=not len(self._batch) and not self._results)
             if verdict is Verdict.NO_MEMORY:
                 self._memory_full = True
             if verdict in {Verdict.NO_MEMORY, Verdict.STEP_FULL}:
@@ -281,7 +284,7 @@ class Engine:
                 outputs.append(self._prefilled(plan.state))
         tokens = sum(plan.chunk.new_tokens for plan in planned)
         contexts = [sum(plan.chunk) for plan in planned]
-        self._ran(now_s, now_s + duration_s, len(planned), sum(contexts), max(contexts))
+        self._ran(now_s, now_s + duration_s, DecodeLoad(len(planned), sum(contexts), max(contexts)))
         self._meter.prefilled(planned, duration_s)
         self._meter.produced(sum(output.new_tokens for output in outputs), 0, now_s + duration_s)
         return StepResult(
@@ -336,9 +339,9 @@ class Engine:
 
     def _decode(self, now_s: float, horizon_s: float | None, retracted: Sequence[str]) -> StepResult:
         batch = self._batch
-        size, context, longest = len(batch), batch.context_tokens, batch.longest_tokens
-        iterations = 1 if horizon_s is None else self._foldable(size, context, horizon_s - now_s)
-        duration_s = self.cost_model.decode_s(size, context, longest, iterations)
+        load = self._decode_load()
+        iterations = 1 if horizon_s is None else self._foldable(load, horizon_s - now_s)
+        duration_s = self.cost_model.decode_s(load, iterations)
         self.memory.take(batch.pages_needed(iterations))
         running = None if horizon_s is not None else list(batch)
         finished = batch.advance(iterations)
@@ -348,9 +351,9 @@ class Engine:
         decay = (config.new_token_ratio - config.new_token_ratio_min) / config.new_token_ratio_decay_steps
         self._ratio = max(self._ratio - decay * iterations, config.new_token_ratio_min)
         end_s = now_s + duration_s
-        last_s = self.cost_model.decode_step_s(size, context + size * (iterations - 1), longest + iterations - 1)
-        self._ran(end_s - last_s, end_s, size, context + size * iterations, longest + iterations)
-        self._meter.produced(size * iterations, iterations, end_s)
+        last_s = self.cost_model.decode_step_s(load.after(iterations - 1))
+        self._ran(end_s - last_s, end_s, load.after(iterations))
+        self._meter.produced(load.requests * iterations, iterations, end_s)
         return StepResult(
             kind=StepKind.DECODE,
             duration_s=duration_s,
@@ -368,7 +371,7 @@ class Engine:
             finished=state.request.rid not in self._states,
         )
 
-    def _foldable(self, size: int, context: int, until_s: float) -> int:
+    def _foldable(self, load: DecodeLoad, until_s: float) -> int:
         """How many decode iterations can be done as one: until a finish, `until_s`, or memory runs out. One only, where
         a waiting request might be admitted after it.
         """
@@ -376,8 +379,7 @@ class Engine:
             return 1
         most = self._batch.until_finish()
         if until_s < float("inf"):
-            longest = self._batch.longest_tokens
-            most = min(most, self.cost_model.decode_steps_until(size, context, longest, until_s))
+            most = min(most, self.cost_model.decode_steps_until(load, until_s))
         available = self.memory.available_pages
         if self._batch.pages_needed(most) <= available:
             return most

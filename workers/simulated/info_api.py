@@ -109,6 +109,7 @@ async def server_info(worker: SimulatedWorker, request: Request, reply: Reply) -
 def _internal_state(worker: SimulatedWorker, rank: int) -> dict[str, Any]:
     options = worker.options
     return {
+        **options.as_server_args(),
         "dp_rank": rank,
         "last_gen_throughput": worker.ranks[rank].load()["gen_throughput"],
         "memory_usage": {"token_capacity": options.kv_capacity_tokens},

@@ -86,15 +86,30 @@ class RankMetrics:
         self.e2e_s.observe(now_s - generation.arrived_s)
 
 
+class HttpCount:
+    """Requests of one path and method, by the path's template: all there were and those being answered."""
+
+    __slots__ = ("active", "total")
+
+    def __init__(self) -> None:
+        self.active = 0
+        self.total = 0
+
+
 class WorkerMetrics:
     """All ranks' metrics and the text that Prometheus scrapes."""
 
     def __init__(self, options: Options) -> None:
         self._options = options
+        self._http: dict[tuple[str, str], HttpCount] = {}
         self._ranks = [RankMetrics() for _ in range(options.dp_size)]
 
     def of_rank(self, rank: int) -> RankMetrics:
         return self._ranks[rank]
+
+    def http(self, endpoint: str, method: str) -> HttpCount:
+        """The count of a known path; the caller adds to it."""
+        return self._http.setdefault((endpoint, method), HttpCount())
 
     def render(self, worker: SimulatedWorker) -> bytes:
         """The exposition text, format 0.0.4."""
@@ -123,6 +138,13 @@ class WorkerMetrics:
         for name, values in gauges.items():
             lines.append(f"# TYPE sglang:{name} gauge")
             lines += [f"sglang:{name}{{{label}}} {value}" for label, value in zip(labels, values, strict=True)]
+        for name, kind in (("http_requests_total", "counter"), ("http_requests_active", "gauge")):
+            lines.append(f"# TYPE sglang:{name} {kind}")
+            lines += [
+                f'sglang:{name}{{endpoint="{endpoint}",method="{method}"}} '
+                f"{count.total if kind == 'counter' else count.active}"
+                for (endpoint, method), count in self._http.items()
+            ]
         self._counters(lines, labels)
         self._histograms(lines, labels)
         return ("\n".join(lines) + "\n").encode()
@@ -141,11 +163,7 @@ class WorkerMetrics:
 
         add("prompt_tokens_total", (rank.prompt_tokens for rank in self._ranks))
         add("generation_tokens_total", (rank.generation_tokens for rank in self._ranks))
-        add("cached_tokens_total", (rank.cached_tokens for rank in self._ranks), ',cache_source="total"')
-        lines += [
-            f'sglang:cached_tokens_total{{{label},cache_source="device"}} {rank.cached_tokens}'
-            for label, rank in zip(labels, self._ranks, strict=True)
-        ]
+        add("cached_tokens_total", (rank.cached_tokens for rank in self._ranks), ',cache_source="device"')
         add("num_requests_total", (rank.requests for rank in self._ranks))
         add("num_aborted_requests_total", (rank.aborted for rank in self._ranks))
         add("evicted_tokens_total", (rank.evicted_tokens for rank in self._ranks))

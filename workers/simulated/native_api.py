@@ -15,7 +15,7 @@ import msgspec
 
 from workers.simulated.calls import Call, namespaces_of, rank_of_body, rids_of, sampling_of_fields
 from workers.simulated.chat_template import render_chat
-from workers.simulated.errors import Aborted, ApiError, BadRequest
+from workers.simulated.errors import Aborted, ApiError, BadRequest, InvalidBody
 from workers.simulated.generation import Generation
 from workers.simulated.openai_stream import DONE, weight_versions
 from workers.simulated.reply import Reply, Request
@@ -34,7 +34,14 @@ _encode = msgspec.json.Encoder().encode
 
 async def generate(worker: SimulatedWorker, request: Request, reply: Reply) -> None:
     """POST /generate. Its errors have their own shape, and come inside the stream when one was asked for."""
-    body = decode(GenerateRequest, request.body)
+    try:
+        body = decode(GenerateRequest, request.body)
+    except InvalidBody as error:
+        if "unknown field" not in error.message:
+            raise
+        # Only sampling_params refuses unknown names; the real server falls over them.
+        reply.send(b"Internal Server Error", 500, b"text/plain; charset=utf-8")
+        return
     try:
         call, single = _generate_call(worker, body)
         if body.stream:
@@ -61,7 +68,11 @@ def _refuse(error: ApiError, reply: Reply, *, stream: bool) -> None:
 
 
 async def _stream(worker: SimulatedWorker, call: Call, single: bool, reply: Reply) -> None:
-    """Each event holds the whole text so far; a batch adds the index of the prompt."""
+    """Each event holds the whole text so far; a batch adds the index of the prompt.
+
+    The status line goes out at once, unlike those of the OpenAI routes, which wait for the first event.
+    """
+    reply.start()
     index_of: dict[str, int] = {}
     with_index = not single or call.n > 1
 
@@ -176,9 +187,12 @@ async def flush_cache(worker: SimulatedWorker, request: Request, reply: Reply) -
     """GET or POST /flush_cache: refuses while requests run or wait, unless ?timeout= lets it wait for them."""
     given = parse_qs(request.query).get("timeout", ["0"])[0]
     try:
-        deadline = time.monotonic() + float(given)
-    except ValueError as error:
-        raise BadRequest(f"timeout must be a number of seconds, got {given!r}", kind="Bad Request") from error
+        wait_s = float(given)
+    except ValueError:
+        wait_s = -1.0
+    if not wait_s >= 0:
+        raise BadRequest(f"timeout must be a number of seconds, 0 or more, got {given!r}", kind="Bad Request")
+    deadline = time.monotonic() + wait_s
     while not all(rank.idle for rank in worker.ranks) and time.monotonic() < deadline:  # noqa: ASYNC110 - as SGLang polls
         await asyncio.sleep(0.05)
     if all(rank.idle for rank in worker.ranks):

@@ -99,6 +99,7 @@ class Options:
         """The options under the names that SGLang's /server_info uses."""
         return {
             "model_path": self.model,
+            "tokenizer_path": self.model,
             "served_model_name": self.model,
             "host": self.host,
             "port": self.port,

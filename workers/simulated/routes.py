@@ -95,6 +95,13 @@ def find(path: str) -> Route | None:
     return route
 
 
+def template(path: str) -> str:
+    """The path of a known route as metrics name it."""
+    if path in ROUTES:
+        return path
+    return "/v1/models/{model:path}" if path.startswith("/v1/models/") else "/v1/responses/{response_id}"
+
+
 def refused(options: Options, route: Route | None, request: Request) -> bool:
     """Whether the request lacks the key that its route wants; unknown paths want the API key."""
     if request.method == "OPTIONS" or request.path.startswith(("/health", "/ready", "/metrics")):

@@ -7,7 +7,7 @@ Called by the API modules. Not here: what a field means.
 from __future__ import annotations
 
 import functools
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import msgspec
 
@@ -29,7 +29,7 @@ class JsonSchemaFormat(msgspec.Struct):
 
 
 class ResponseFormat(msgspec.Struct):
-    type: str
+    type: Literal["text", "json_object", "json_schema", "structural_tag"]
     json_schema: JsonSchemaFormat | None = None
 
 
@@ -84,8 +84,11 @@ class CompletionRequest(Common, kw_only=True):
     json_schema: str | None = None
 
 
-class SamplingFields(msgspec.Struct, kw_only=True):
-    """`sampling_params` of /generate. The default of max_new_tokens is SGLang's."""
+class SamplingFields(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """`sampling_params` of /generate. The default of max_new_tokens is SGLang's; those of type Any change nothing here.
+
+    The one object of a request whose names are checked: the real server fails with 500 on an unknown one.
+    """
 
     max_new_tokens: int | None = 128
     min_new_tokens: int | None = 0
@@ -104,6 +107,16 @@ class SamplingFields(msgspec.Struct, kw_only=True):
     regex: str | None = None
     json_schema: str | None = None
     sampling_seed: int | None = None
+    beam_width: Any = None
+    custom_params: Any = None
+    ebnf: Any = None
+    ebnf_full_assistant: Any = None
+    logit_bias: Any = None
+    skip_special_tokens: Any = None
+    spaces_between_special_tokens: Any = None
+    stop_regex: Any = None
+    stream_interval: Any = None
+    structural_tag: Any = None
 
 
 class GenerateRequest(msgspec.Struct, kw_only=True):

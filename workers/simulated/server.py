@@ -138,6 +138,7 @@ class Server:
 
     async def _route(self, request: Request, reply: Reply) -> None:
         if request.path == "/metrics" and self.options.metrics:
+            self.metrics.http("/metrics", request.method).total += 1
             reply.send(self.metrics.render(self.worker), content_type=b"text/plain; version=0.0.4; charset=utf-8")
             return
         if request.path == "/simulated/faults":
@@ -152,8 +153,14 @@ class Server:
             allow = b"allow: %s\r\n" % ", ".join(sorted(route.methods)).encode()
             reply.send(b'{"detail":"Method Not Allowed"}', 405, headers=allow)
         else:
-            routes.check_content_type(route, request)
-            await route.handler(self.worker, request, reply)
+            count = self.metrics.http(routes.template(request.path), request.method)
+            count.total += 1
+            count.active += 1
+            try:
+                routes.check_content_type(route, request)
+                await route.handler(self.worker, request, reply)
+            finally:
+                count.active -= 1
 
 
 @contextlib.asynccontextmanager

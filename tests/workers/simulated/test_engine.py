@@ -9,7 +9,7 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given, settings
 
-from workers.simulated.cost_model import H200_QWEN3_8B, PrefillChunk
+from workers.simulated.cost_model import H200_QWEN3_8B, DecodeLoad, PrefillChunk
 from workers.simulated.engine import IDLE, Engine, StepKind, StepResult
 from workers.simulated.engine_config import EngineConfig
 from workers.simulated.radix_cache import RadixCache
@@ -338,7 +338,7 @@ def test_load_counts_what_runs_what_waits_and_what_of_it_is_not_cached() -> None
         now_s += engine.step(now_s).duration_s
     load = engine.load()
     assert load.used_tokens == 145
-    assert load.gen_throughput == pytest.approx(1 / H200_QWEN3_8B.decode_step_s(1, 122, 122), rel=0.01)
+    assert load.gen_throughput == pytest.approx(1 / H200_QWEN3_8B.decode_step_s(DecodeLoad(1, 122, 122)), rel=0.01)
 
 
 @pytest.mark.parametrize(
