@@ -24,3 +24,7 @@ class Patience:
     forgive_after_s: float = 300.0
     restarts: int = 5
     stop_within_s: float = 60.0
+
+    def pause_s(self, failures: int) -> float:
+        """The pause before the restart that follows `failures` earlier ones in a row."""
+        return min(self.restart_after_s * 2.0**failures, self.restart_at_most_every_s)

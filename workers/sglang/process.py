@@ -122,7 +122,7 @@ class ServerProcess:
         if failures >= patience.restarts:
             self._become(State.FAILED, f"given up after {failures} restarts in a row")
             raise error
-        pause_s = min(patience.restart_after_s * 2**failures, patience.restart_at_most_every_s)
+        pause_s = patience.pause_s(failures)
         self._become(State.CRASHED, f"{str(error).partition(chr(10))[0]} Starting it again in {pause_s:g} s.")
         await asyncio.sleep(pause_s)
         await self._spawn()
