@@ -28,6 +28,7 @@ ROOT = Path(__file__).resolve().parents[2]
 DIFFERENCES = ROOT / "workers" / "simulated" / "DIFFERENCES.md"
 CONTEXT_LENGTH = 16_384  # the tiny model's
 ANSWER_WITHIN_S = 60.0
+TEST_WITHIN_S = 180.0
 STATE_WITHIN_S = 30.0  # loads are published after the answer, and a real server on a busy machine is slow
 
 
@@ -38,6 +39,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default="simulated",
         help="what the contract suite runs against; sglang needs workers/sglang/cpu/setup.sh to have been run",
     )
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Starting real servers has a limit of its own, so that of a test counts the test alone."""
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.timeout(TEST_WITHIN_S, func_only=True))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,7 +153,7 @@ def until(condition: Callable[[], object], within_s: float = STATE_WITHIN_S) -> 
 
 
 @pytest.fixture(scope="session")
-def kind(request: pytest.FixtureRequest) -> str:
+def worker_kind(request: pytest.FixtureRequest) -> str:
     """What runs: simulated, or sglang."""
     chosen: str = request.config.getoption("--worker", "simulated")
     return chosen
@@ -162,14 +170,14 @@ _FLAVOUR_OF_FIXTURE = {"worker": OPEN, "guarded": GUARDED, "embedder": EMBEDDING
 
 @pytest.fixture(scope="session")
 def servers(
-    request: pytest.FixtureRequest, kind: str, environment: Path, tmp_path_factory: pytest.TempPathFactory
+    request: pytest.FixtureRequest, worker_kind: str, environment: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[dict[str, Server]]:
     """Those that the session's tests ask for, started together because a real one takes most of a minute."""
     wanted = {name for item in request.session.items for name in getattr(item, "fixturenames", ())}
     flavours = [flavour for name, flavour in _FLAVOUR_OF_FIXTURE.items() if name in wanted]
-    logs = ROOT / "out" / "contract" if kind == "sglang" else tmp_path_factory.mktemp("logs")
+    logs = ROOT / "out" / "contract" if worker_kind == "sglang" else tmp_path_factory.mktemp("logs")
     with contextlib.ExitStack() as stack:
-        start = _start_real if kind == "sglang" else _start_simulated
+        start = _start_real if worker_kind == "sglang" else _start_simulated
         yield start(stack, flavours, environment, logs)
 
 
@@ -213,7 +221,9 @@ def _server(
     stack: contextlib.ExitStack, url: str, kind: str, flavour: Flavour, kv_port: int, tokenizer_path: Path | None
 ) -> Server:
     headers = {"authorization": "Bearer contract-key"} if flavour.keys else {}
-    client = stack.enter_context(httpx.Client(base_url=url, headers=headers, timeout=ANSWER_WITHIN_S))
+    limits = httpx.Limits(max_keepalive_connections=0)  # SGLang closes idle connections after 5 s: no races with that
+    client = httpx.Client(base_url=url, headers=headers, timeout=ANSWER_WITHIN_S, limits=limits)
+    stack.enter_context(client)
     return Server(
         url=url, kind=kind, flavour=flavour, publish_port=kv_port, client=client, tokenizer_path=tokenizer_path
     )

@@ -58,7 +58,7 @@ async def test_counters_count_what_the_answers_reported(worker: Any) -> None:
     cached = sum((usage["prompt_tokens_details"] or {"cached_tokens": 0})["cached_tokens"] for usage in usages)
     assert value(samples, "sglang:prompt_tokens_total") == prompt
     assert value(samples, "sglang:generation_tokens_total") == 15
-    assert value(samples, "sglang:cached_tokens_total", cache_source="total") == cached > 0
+    assert value(samples, "sglang:cached_tokens_total", cache_source="device") == cached > 0
     assert value(samples, "sglang:num_requests_total") == 3
     assert value(samples, "sglang:time_to_first_token_seconds_count") == 3
     assert value(samples, "sglang:inter_token_latency_seconds_count") == 12
