@@ -83,14 +83,15 @@ def mean(lines: Sequence[Line], quantity: Quantity) -> float | None:
 
 def sweep_table(lines: Sequence[Line], baseline: str, peers: Sequence[str]) -> Table:
     """One row per cell and policy; the baseline's and the peers' rows are dim."""
-    table = Table(title="TTFT in seconds; ratios below 1 are better", title_justify="left")
+    table = Table(title="Ratios below 1 are better; < and > are beyond noise", title_justify="left")
     table.add_column("cell", no_wrap=True)
     table.add_column("policy", no_wrap=True)
     for heading in (
-        "token hits", "pooled", "mean", "p90", "p99", f"mean / {baseline}", f"p90 / {baseline}",
-        "mean / best peer", "p90 / best peer", "E2E mean", "goodput",
+        "token\nhits", "pooled\nhits", "TTFT s\nmean", "\np90", "\np99", f"mean /\n{baseline}", f"p90 /\n{baseline}",
+        "mean /\nbest peer", "p90 /\nbest peer", "E2E s\nmean", "goodput",
     ):  # fmt: skip
         table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("best peers\nof mean, of p90", no_wrap=True)
     for key, rows in by_cell(lines).items():
         table.add_section()
         for index, (policy, mine) in enumerate(rows.items()):
@@ -140,7 +141,8 @@ def _row(
 ) -> list[str]:
     both = (ttft_mean, ttft_p90)
     compared = ["" if policy == baseline else _against(mine, rows, baseline, quantity) for quantity in both]
-    compared += [_against(mine, rows, best_peer(rows, peers, quantity), quantity, named=True) for quantity in both]
+    best = [best_peer(rows, peers, quantity) for quantity in both]
+    compared += [_against(mine, rows, peer, quantity) for peer, quantity in zip(best, both, strict=True)]
     return [
         _percent(mean(mine, lambda row: row.token_hit_ratio)),
         _percent(fmean(line.ideal_hit_ratio for line in mine)),
@@ -148,16 +150,13 @@ def _row(
         *compared,
         _number(mean(mine, lambda row: row.e2e_mean_s)),
         _percent(mean(mine, lambda row: row.goodput_ratio)),
+        ", ".join(dict.fromkeys(peer or "-" for peer in best)),
     ]
 
 
-def _against(
-    mine: Sequence[Line], rows: dict[str, list[Line]], other: str | None, quantity: Quantity, *, named: bool = False
-) -> str:
+def _against(mine: Sequence[Line], rows: dict[str, list[Line]], other: str | None, quantity: Quantity) -> str:
     found = ratio(mine, rows[other], quantity) if other is not None and other in rows else None
-    if found is None:
-        return "-"
-    return f"{found} {other}" if named else str(found)
+    return "-" if found is None else str(found)
 
 
 def _cell_name(key: Key) -> str:

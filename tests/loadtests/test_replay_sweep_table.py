@@ -75,8 +75,9 @@ def test_the_table_compares_and_the_verdict_counts() -> None:
 
     assert "conv, 8 x 700k, busy 0.5" in table
     assert "0.38 <" in mine
-    assert "1.50 > q" in mine
-    assert "2.00 > q" in mine
+    assert "1.50 >" in mine
+    assert "2.00 >" in mine
+    assert mine.split("│")[-2].strip() == "q"
     assert verdict(lines, "round_robin", ["p", "q"]) == [
         "mine: 1 cells; worse than round_robin in 0, than the best peer in 2 of 2 comparisons (mean and p90 of TTFT)"
     ]
