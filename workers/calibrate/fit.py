@@ -36,6 +36,8 @@ STAGES: Sequence[tuple[Collection[str], Sequence[str]]] = (
 QUEUES = ("burst", "mixed")
 """Groups in which requests meet in a queue. They settle two things, and otherwise check what the others found."""
 SHARES = tuple(step / 20 for step in range(21))
+TIE = 0.05
+"""Values whose summed errors differ by less are equally good; the least is taken."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,7 +126,8 @@ def _settle_queues(problem: _Problem, found: Mapping[str, float]) -> dict[str, f
             errors = problem.relative_errors({**known, **vary(share)}, QUEUES)
             return sum(min(abs(error), 0.5) for error in errors)
 
-        return {**known, **vary(min(SHARES, key=loss))}
+        losses = {share: loss(share) for share in SHARES}
+        return {**known, **vary(min(share for share in SHARES if losses[share] <= min(losses.values()) + TIE))}
 
     first = best({**found, **divided(0.1)}, planned)
     return best(best(first, divided), planned)

@@ -143,8 +143,8 @@ def _sum_of_line(line: tuple[float, float], start: int, stop: int) -> float:
 
 
 FAR_TOKENS = 8192
-"""Where a context stops to be near. On an H200 with Qwen3-8B's shape, a pair of a new token and one of the context costs
-3.5 ns up to 8,192 tokens of context, and a third more at 16,384 (measured; nothing was in between): a layer's KV of
+"""Where a context stops to be near. On an H200 with Qwen3-8B's shape, a pair of a new token and one of the context
+costs 3.5 ns up to 8,192 tokens of context, a third more at 16,384 (nothing was measured in between): a layer's KV of
 12,000 tokens fills the GPU's 50 MB of L2 cache.
 """
 PARAMETERS = tuple(field.name for field in fields(CostModel) if field.name.endswith("_s"))
@@ -154,20 +154,25 @@ OPTIONAL = tuple(field.name for field in fields(CostModel) if field.name in PARA
 _STEPS = ("prefill_step_s", "decode_step_base_s")
 
 H200_QWEN3_8B = CostModel(
-    prefill_step_s=0.007,
-    prefill_token_s=2.23e-5,
-    prefill_attention_s=2.5e-9,
-    prefill_context_pair_s=3.4e-9,
-    prefill_far_pair_s=2e-9,
-    prefill_context_s=2.3e-6,
-    decode_step_base_s=0.005,
-    decode_request_s=1e-5,
-    decode_context_s=5e-8,
-    decode_longest_s=4.2e-7,
-    decode_shared_s=3e-8,
+    prefill_step_s=0.006622,
+    prefill_token_s=2.179e-05,
+    prefill_attention_s=2.562e-09,
+    prefill_context_pair_s=3.511e-09,
+    prefill_far_pair_s=1.734e-09,
+    prefill_context_s=2.344e-06,
+    decode_step_base_s=0.005057,
+    decode_request_s=7.463e-06,
+    decode_context_s=5.696e-08,
+    decode_longest_s=4.125e-07,
+    decode_shared_s=3e-08,
+    plan_s=0.00354,
+    front_end_latency_s=0.0043,
+    front_end_request_s=0.00035,
+    front_end_token_s=4.233e-08,
+    front_end_text_token_s=9.839e-07,
     model="Qwen3-8B shape, dummy weights",
     hardware="1 x NVIDIA H200",
     sglang_version="0.5.17",
-    source="",
+    source="trieway workers calibrate, 2026-11-21, triton attention; see workers/calibrate/results",
 )
 """The default."""

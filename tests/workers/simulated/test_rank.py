@@ -22,6 +22,7 @@ COSTS = CostModel(
     prefill_step_s=STEP_S,
     prefill_token_s=0.0,
     prefill_attention_s=0.0,
+    prefill_context_pair_s=0.0,
     prefill_context_s=0.0,
     decode_step_base_s=STEP_S,
     decode_request_s=0.0,
