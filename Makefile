@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: install up test check lock
+.PHONY: install up test check lock bench
 
 install: $(VENV)/.installed
 
@@ -23,6 +23,10 @@ check: install
 
 test: install
 	$(BIN)/python -m pytest
+
+# CPU, rate and latency beside other routers, which are installed into .cache/bench (10 minutes; two free cores).
+bench: install
+	$(BIN)/python benchmarks/data_path --out benchmarks/data_path/result.json
 
 # After a change of the dependencies in pyproject.toml.
 lock:
