@@ -54,7 +54,8 @@ class ReplayConfig:
     arrivals that share a timestamp are spread over the tick of the trace's clock, as the seed has it. jitter_s: each
     session starts up to so many seconds of the trace later, all its turns alike, so that seeds differ on every trace.
     objective_s: the TTFT that counts as good.
-    overlap: engines plan a step while the one before it runs, as SGLang's do.
+    overlap: engines plan a step while the one before it runs, as SGLang's do. exact: policies are told what each
+    worker's cache holds, as a router with KV events tells them.
     """
 
     workers: int = 8
@@ -68,6 +69,7 @@ class ReplayConfig:
     max_running_requests: int = 256
     chunked_prefill_tokens: int = 8192
     overlap: bool = True
+    exact: bool = False
     cost_model: CostModel = H200_QWEN3_8B
 
     def __post_init__(self) -> None:
@@ -256,9 +258,11 @@ class _Replay:
             request_id=RequestId(str(index)),
             endpoint=ENDPOINT,
             key=one.key,
+            at_s=now_s,
             session=one.session_id,
             stream=True,
             max_output_tokens=one.max_output_tokens,
+            known_match_tokens=self._known(one) if self._config.exact else None,
         )
         decision = self._policy.select(request, self.workers)
         worker = self.workers[self._by_id[decision.worker]]
@@ -271,6 +275,9 @@ class _Replay:
             self._push(ready_s, _READY, index)
         else:
             self._submit(sent, now_s)
+
+    def _known(self, request: ReplayRequest) -> dict[WorkerId, int]:
+        return {worker.id: worker.cached_tokens(request.pages, request.prompt_tokens) for worker in self.workers}
 
     def _submit(self, sent: _Sent, now_s: float) -> None:
         """The worker's front end has read the request: the engine gets it."""
@@ -355,6 +362,8 @@ class _Replay:
             status=status,
             e2e_s=e2e_s,
             policy=self._name,
+            session=one.session_id,
+            max_output_tokens=one.max_output_tokens,
             decision=sent.decision,
             attempts=1,
             stream=True,

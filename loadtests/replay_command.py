@@ -17,9 +17,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from loadtests.lazy_command import missing_extra
 from loadtests.measures import RequestResult
 from loadtests.replay import ReplayConfig, ReplayRun, replay
+from loadtests.replay_load import load_traffic
 from loadtests.replay_policy import PolicyError, parsed
 from loadtests.replay_report import as_json, remarks, replay_table
-from loadtests.replay_source import ReplayTraffic, load_traffic
+from loadtests.replay_source import ReplayTraffic
 from loadtests.trace_file import TraceError
 from workers.simulated.cost_file import read_cost_model
 from workers.simulated.cost_model import H200_QWEN3_8B
@@ -55,6 +56,7 @@ def check_policies(_context: click.Context, _parameter: click.Parameter, typed: 
 @click.option("--turns", type=click.Choice(["wait", "overlap"]),
               help="Whether a session's next turn waits for the answer before it.  [default: wait for chat calls, "
               "overlap for traces without text]")
+@click.option("--exact", is_flag=True, help="Tell policies what each engine's cache holds, as KV events do.")
 @click.option("--spread/--no-spread", default=True, show_default=True,
               help="Spread arrivals that share a timestamp over the tick of the trace's clock.")
 @click.option("--sessions-per-s", type=click.FloatRange(0, min_open=True), default=4.0, show_default=True,
@@ -80,8 +82,8 @@ def replay_command(
 ) -> None:
     """Replay TRACE through policies on simulated engines, in virtual time.
 
-    TRACE is a file (Mooncake's blocks or chat calls as JSON lines, Azure's arrivals as CSV; each may be gzipped) or the
-    name of a workload. The same seed gives the same figures.
+    TRACE is a file (Mooncake's blocks or chat calls as JSON lines, Azure's arrivals as CSV; each may be gzipped), a
+    decision log or a folder of them, or the name of a workload. The same seed gives the same figures.
     """
     try:
         model = H200_QWEN3_8B if cost_model is None else read_cost_model(cost_model)
@@ -134,6 +136,7 @@ def _about(config: ReplayConfig) -> dict[str, object]:
         "seed": config.seed,
         "objective_s": config.objective_s,
         "load_poll_s": config.load_poll_s,
+        "exact": config.exact,
         "cost_model": f"{config.cost_model.model}, {config.cost_model.hardware}",
     }
 

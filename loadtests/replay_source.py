@@ -1,7 +1,7 @@
 """What replay runs: requests as a policy sees them (a prompt key) and as the engine sees them (named pages).
 
-The one seam for sources: `load_traffic` finds what a name means, `traffic_of` turns it into ReplayTraffic; a decision
-log, whose lines hold key, counts and times, would come in here. Not here: reading files (traces.py), virtual time.
+`traffic_of` turns a trace or a workload into ReplayTraffic; decision_log_trace.py does it for decision logs. Not here:
+which of them a name means (replay_load.py), reading files (traces.py), virtual time (replay.py).
 
 A Mooncake block of 512 tokens is eight engine pages of 64 tokens, so that an answer wastes little of its last page;
 the prompt key keeps whole blocks, as its contract says, and a partial last block has no hash. Prompts share exactly
@@ -15,13 +15,9 @@ from __future__ import annotations
 from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 from loadtests.load_request import LoadRequest
-from loadtests.trace_file import TraceError
-from loadtests.traces import BLOCK_TOKENS, BlockRequest, Trace, read_trace
-from loadtests.workloads import WORKLOADS, generate
+from loadtests.traces import BLOCK_TOKENS, BlockRequest, Trace
 from router.prefix.block_hash import chain, namespace_seed
 from router.types import PromptKey
 from workers.simulated.chat_template import render_chat
@@ -31,8 +27,6 @@ PAGE_TOKENS = 64
 """Tokens of an engine page in traces without text; divides BLOCK_TOKENS."""
 TEXT_KEY_TOKENS = 64
 """Tokens of one block of a text's key: the router's default block of 256 bytes at four bytes a token."""
-DEFAULT_SESSIONS = 200
-"""Of a workload, where --limit does not say."""
 _SEED = namespace_seed(b"replay")
 _PAGES_PER_BLOCK = BLOCK_TOKENS // PAGE_TOKENS
 
@@ -82,26 +76,6 @@ def traffic_of(trace: Trace, name: str = "trace", *, wait_for_turns: bool | None
     requests.sort(key=lambda one: one.arrival_s)
     page_tokens = PAGE_TOKENS if isinstance(trace[0], BlockRequest) else 1
     return ReplayTraffic(name=name, requests=requests, page_tokens=page_tokens)
-
-
-def load_traffic(
-    source: str,
-    *,
-    limit: int | None = None,
-    tools: Path | None = None,
-    wait: bool | None = None,
-    seed: int = 0,
-    sessions_per_s: float = 4.0,
-) -> ReplayTraffic:
-    """The traffic that a name on the command line means. Raises TraceError, which names file, line and field."""
-    path = Path(source)
-    if not path.is_file() and source in WORKLOADS:
-        kind: Any = WORKLOADS[source]  # a dataclass of sizes, all with defaults
-        made = generate(kind(seed=seed), sessions=limit or DEFAULT_SESSIONS, sessions_per_s=sessions_per_s)
-        return traffic_of(made, source)
-    if not path.is_file():
-        raise TraceError(f"{source}: no such file, and no workload of that name ({', '.join(sorted(WORKLOADS))})")
-    return traffic_of(read_trace(path, limit=limit, tools=tools), path.name, wait_for_turns=wait)
 
 
 class _BlockNames:

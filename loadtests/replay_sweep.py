@@ -20,9 +20,10 @@ from xxhash import xxh3_64_hexdigest
 
 from loadtests.replay import ReplayConfig, replay
 from loadtests.replay_ideal import Ideal, ideal
+from loadtests.replay_load import load_traffic
 from loadtests.replay_policy import PolicyError, parsed
 from loadtests.replay_report import Figures, figures
-from loadtests.replay_source import ReplayTraffic, load_traffic
+from loadtests.replay_source import ReplayTraffic
 from workers.simulated.cost_file import read_cost_model
 from workers.simulated.cost_model import H200_QWEN3_8B, PARAMETERS, CostModel
 
@@ -36,7 +37,8 @@ class SweepError(Exception):
 class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A sweep. `traces` are files or names of workloads. The load of a cell is a `rate` (arrivals that many times as
     fast) or a `busy` share of the ideal fleet (replay_ideal.py). `jitter_s` moves each session's start, so that seeds
-    differ on traces whose clock does not tick. `cost_model` is a file of the engines' timing, "" for the default.
+    differ on traces whose clock does not tick. `exact`: as ReplayConfig has it. `cost_model` is a file of the engines'
+    timing, "" for the default.
     `baseline` and `peers` are what all other policies are compared with.
     """
 
@@ -54,6 +56,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     jitter_s: float = 10.0
     load_poll_s: float = 1.0
     objective_s: float = 1.0
+    exact: bool = False
     cost_model: str = ""
 
     def all_policies(self) -> tuple[str, ...]:
@@ -78,6 +81,7 @@ class Cell(msgspec.Struct, frozen=True, kw_only=True):
     jitter_s: float
     load_poll_s: float
     objective_s: float
+    exact: bool
     cost_model: str
     timing: str
 
@@ -91,6 +95,7 @@ class Cell(msgspec.Struct, frozen=True, kw_only=True):
             jitter_s=self.jitter_s,
             load_poll_s=self.load_poll_s,
             objective_s=self.objective_s,
+            exact=self.exact,
         )
 
 
@@ -154,6 +159,7 @@ def cells(plan: Plan) -> Iterator[tuple[Cell, Ideal]]:
                     jitter_s=plan.jitter_s,
                     load_poll_s=plan.load_poll_s,
                     objective_s=plan.objective_s,
+                    exact=plan.exact,
                     cost_model=plan.cost_model,
                     timing=timing,
                 ),

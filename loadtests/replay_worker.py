@@ -14,6 +14,7 @@ from workers.simulated.cost_model import CostModel
 from workers.simulated.engine import Engine, TokenOutput
 from workers.simulated.engine_config import EngineConfig
 from workers.simulated.front_end import FrontEnd
+from workers.simulated.radix_cache import Pages
 from workers.simulated.request import EngineRequest
 
 
@@ -42,6 +43,11 @@ class ReplayWorker:
         if self.due_s is None:
             self._start(now_s)
 
+    def cached_tokens(self, pages: Pages, prompt_tokens: int) -> int:
+        """Leading tokens of a prompt that the cache holds, in whole pages."""
+        memory = self._engine.memory
+        return memory.cache.peek(None, pages, prompt_tokens // memory.page_size) * memory.page_size
+
     def advance(self) -> Sequence[TokenOutput]:
         """What comes out at `due_s`; the next step has started."""
         assert self.due_s is not None
@@ -63,6 +69,8 @@ class ReplayWorker:
             waiting_uncached_tokens=load.waiting_uncached_tokens,
             used_tokens=load.used_tokens,
             capacity_tokens=load.capacity_tokens,
+            max_running=load.max_running_requests,
+            token_usage=load.token_usage,
         )
         return self.load
 

@@ -1,7 +1,7 @@
 """Dynamo's KV router as a policy: the prefill work that a worker would then hold, plus the blocks in use there.
 
-Source: ai-dynamo/dynamo, docs/components/router (v1.6), in its mode without KV events, in which the router's own
-decisions are its index and live 120 s. Written from the published cost:
+Source: ai-dynamo/dynamo, docs/components/router (v1.6). Without KV events the router's own decisions are its index and
+live 120 s; with them, what workers hold counts. Written from the published cost:
 
     cost = prefill_load_scale * max(active prefill + prompt - overlap_credit * overlap, 0) + active blocks with this one
 
@@ -13,12 +13,13 @@ token, its blocks are active until it ends; blocks that active requests share co
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from math import exp
 from random import Random
 
 from router.knob import knob, require
+from router.policies.known_match import match_tokens
 from router.policies.ties import smallest
 from router.prefix.recent_blocks import RecentBlocks
 from router.types import (
@@ -86,13 +87,14 @@ class DynamoCost:
     def select(self, request: RoutingRequest, workers: Workers) -> Decision:
         """Pick the lowest cost in O(workers x log blocks); ties are broken at random."""
         depths = [self._overlap(worker.id, request.key) for worker in workers]
-        costs = [self._cost(worker.id, request.key, depth) for worker, depth in zip(workers, depths, strict=True)]
+        matched = match_tokens(request, workers, depths)
+        costs = [self._cost(worker.id, request.key, tokens) for worker, tokens in zip(workers, matched, strict=True)]
         index = smallest(costs, self._rng) if self._config.temperature == 0 else self._draw(costs)
         return Decision(
             worker=workers[index].id,
             reason=Reason.LOWEST_COST,
             match_blocks=depths[index],
-            match_tokens=depths[index] * request.key.block_tokens,
+            match_tokens=matched[index],
         )
 
     def observe(self, event: FleetEvent) -> None:
@@ -110,13 +112,17 @@ class DynamoCost:
             case WorkerLeft():
                 self._workers.pop(event.worker, None)
 
+    def index_blocks(self) -> Mapping[WorkerId, int]:
+        """Blocks remembered per worker."""
+        return {worker: len(known.index) for worker, known in self._workers.items()}
+
     def _overlap(self, worker: WorkerId, key: PromptKey) -> int:
         known = self._workers.get(worker)
         return 0 if known is None else known.index.match(key.blocks, self._now_s - self._config.ttl_s)
 
-    def _cost(self, worker: WorkerId, key: PromptKey, depth: int) -> float:
+    def _cost(self, worker: WorkerId, key: PromptKey, matched_tokens: float) -> float:
         known = self._workers.get(worker)
-        credit = self._config.overlap_credit * depth * key.block_tokens
+        credit = self._config.overlap_credit * matched_tokens
         if known is None:
             return self._config.prefill_load_scale * max(key.prompt_tokens - credit, 0.0) + key.prompt_tokens
         prefill = max(known.prefill_tokens + key.prompt_tokens - credit, 0.0)
@@ -132,7 +138,8 @@ class DynamoCost:
     def _book(self, request: RoutingRequest, worker: WorkerId) -> None:
         key = request.key
         self._end(request.request_id)
-        cached = self._overlap(worker, key) * key.block_tokens
+        exact = request.known_match_tokens or {}
+        cached = exact.get(worker, self._overlap(worker, key) * key.block_tokens)
         known = self._workers.setdefault(worker, _Worker())
         booking = _Booking(known, key, max(key.prompt_tokens - cached, 0.0))
         self._bookings[request.request_id] = booking

@@ -12,6 +12,7 @@ worker's last load report.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from random import Random
 
@@ -95,6 +96,10 @@ class LlmdWeighted:
                 self._queued.pop(event.worker, None)
             case CacheCleared():
                 self._index.pop(event.worker, None)
+
+    def index_blocks(self) -> Mapping[WorkerId, int]:
+        """Blocks remembered per worker."""
+        return {worker: len(stored) for worker, stored in self._index.items()}
 
     def _matched_part(self, request: RoutingRequest) -> list[int]:
         limit = self._config.max_match_tokens

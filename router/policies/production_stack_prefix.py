@@ -8,6 +8,7 @@ bounded (there it grows without end, their issues 687 and 711).
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass
 from random import Random
 
@@ -84,6 +85,10 @@ class ProductionStackPrefix:
                 self._recent.pop(event.worker, None)
             case CacheCleared():
                 self._index.pop(event.worker, None)
+
+    def index_blocks(self) -> Mapping[WorkerId, int]:
+        """Blocks remembered per worker."""
+        return {worker: len(stored) for worker, stored in self._index.items()}
 
     def _sent_lately(self, worker: WorkerId) -> int:
         return sum(at_s >= self._now_s - QPS_WINDOW_S for at_s in self._recent.get(worker, ()))

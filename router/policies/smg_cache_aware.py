@@ -10,6 +10,7 @@ counts for eviction (there one of eight).
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from random import Random
 
@@ -86,6 +87,10 @@ class SmgCacheAware:
                 self._processed.pop(event.worker, None)
             case CacheCleared():
                 self._tenants.pop(event.worker, None)
+
+    def index_blocks(self) -> Mapping[WorkerId, int]:
+        """Blocks remembered per worker."""
+        return {worker: len(stored) for worker, stored in self._tenants.items()}
 
     def _match(self, request: RoutingRequest) -> tuple[int, WorkerId | None]:
         """The deepest match among all workers, and the owner of its last block."""

@@ -251,3 +251,15 @@ def test_a_configuration_that_cannot_work_names_its_field(field: str, value: flo
 def test_an_unknown_policy_is_refused() -> None:
     with pytest.raises(PolicyError, match="Did you mean 'round_robin'"):
         replay(traffic(block(0.0)), "round_robbin", ReplayConfig())
+
+
+def test_exact_mode_tells_what_each_cache_holds_and_the_other_mode_tells_nothing() -> None:
+    requests = traffic(block(0.0, 2048), block(10.0, 2048))
+    exact, approximate = Watching(), Watching()
+
+    replay(requests, exact, ReplayConfig(workers=2, exact=True))
+    replay(requests, approximate, ReplayConfig(workers=2))
+
+    assert [one.known_match_tokens for one in exact.asked] == [{"w1": 0, "w2": 0}, {"w1": 2048, "w2": 0}]
+    assert [one.known_match_tokens for one in approximate.asked] == [None, None]
+    assert [one.at_s for one in exact.asked] == [0.0, 10.0]

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 
 from loadtests.load_request import LoadRequest
-from loadtests.replay_source import PAGE_TOKENS, load_traffic, traffic_of
+from loadtests.replay_load import load_traffic
+from loadtests.replay_source import PAGE_TOKENS, traffic_of
 from loadtests.trace_file import TraceError
 from loadtests.traces import BlockRequest
 
@@ -95,3 +96,11 @@ def test_a_name_is_a_file_or_a_workload(tmp_path: Path) -> None:
     assert len({one.session_id for one in load_traffic("multi_turn", limit=3).requests}) == 3
     with pytest.raises(TraceError, match=r"nope: no such file, and no workload of that name \(.*multi_turn"):
         load_traffic("nope")
+
+
+def test_a_decision_log_is_recognised_by_its_first_line(tmp_path: Path) -> None:
+    log = tmp_path / "log.jsonl"
+    log.write_text('{"trieway_decision_log": 1, "block_bytes": 256}\n')
+
+    with pytest.raises(TraceError, match=r"log\.jsonl: holds no request"):
+        load_traffic(str(log))

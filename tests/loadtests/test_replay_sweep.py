@@ -9,8 +9,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from loadtests.replay import replay
+from loadtests.replay_load import load_traffic
 from loadtests.replay_report import figures
-from loadtests.replay_source import load_traffic
 from loadtests.replay_sweep import Plan, SweepError, cells, read_lines, read_plan
 from loadtests.replay_sweep_command import replay_sweep
 

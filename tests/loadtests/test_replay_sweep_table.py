@@ -13,7 +13,8 @@ from loadtests.replay_sweep_table import best_peer, by_cell, ratio, sweep_table,
 def line(policy: str, mean_s: float | None, *, seed: int = 0, p90_s: float = 1.0, load: str = "busy 0.5") -> Line:
     cell = Cell(
         trace="a/conv.jsonl.gz", limit=None, turns="overlap", workers=8, capacity_tokens=700_000, load=load, rate=1.0,
-        seed=seed, policy=policy, jitter_s=0.0, load_poll_s=1.0, objective_s=1.0, cost_model="", timing="t",
+        seed=seed, policy=policy, jitter_s=0.0, load_poll_s=1.0, objective_s=1.0, exact=False,
+        cost_model="", timing="t",
     )  # fmt: skip
     figures = Figures(
         policy=policy, token_hit_ratio=0.2, ttft_mean_s=mean_s, ttft_p50_s=0.1, ttft_p90_s=p90_s, ttft_p99_s=2.0,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
 
 import pytest
@@ -187,3 +187,17 @@ def test_a_worker_that_joins_changes_nothing_yet() -> None:
     policy.observe(WorkerJoined(worker=WorkerId("w1"), at_s=0.0))
 
     assert policy.select(request(1, 2), fleet(0)).match_blocks == 2
+
+
+def test_what_kv_events_say_counts_more_than_its_own_index() -> None:
+    policy = dynamo()
+    dispatch(policy, request(1, 2, 3, name="a"), "w0")
+    finished(policy, "a", "w0")
+    asked = replace(request(1, 2, 3), known_match_tokens={WorkerId("w0"): 0, WorkerId("w1"): 250})
+
+    decision = policy.select(asked, fleet(0, 0))
+    policy.observe(Dispatched(request=asked, decision=decision, at_s=0.0))
+
+    assert (decision.worker, decision.match_tokens) == ("w1", 250.0)
+    first_token(policy, "r", "w1")
+    assert policy.index_blocks() == {"w0": 3, "w1": 3}

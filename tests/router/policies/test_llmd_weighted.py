@@ -152,3 +152,11 @@ def test_a_worker_that_joins_changes_nothing_yet() -> None:
     policy.observe(WorkerJoined(worker=WorkerId("w1"), at_s=0.0))
 
     assert policy.select(request(1, 2), fleet(0)).match_blocks == 2
+
+
+def test_it_says_how_much_it_remembers_of_each_worker() -> None:
+    policy = llmd()
+    dispatch(policy, request(1, 2, name="a"), "w0")
+    dispatch(policy, request(1, name="b"), "w1")
+
+    assert policy.index_blocks() == {"w0": 2, "w1": 1}

@@ -112,3 +112,11 @@ def test_a_worker_that_left_or_lost_its_cache_matches_nothing(event: type[Worker
 def test_knobs_that_cannot_work_are_refused_by_name(name: str) -> None:
     with pytest.raises(ValueError, match=name):
         stack(**{name: -1})
+
+
+def test_it_says_how_much_it_remembers_of_each_worker() -> None:
+    policy = stack()
+    dispatch(policy, request(1, 2, name="a"), "w0")
+    dispatch(policy, request(1, name="b"), "w1")
+
+    assert policy.index_blocks() == {"w0": 2, "w1": 1}
