@@ -50,7 +50,7 @@ class SmgCacheAware:
     """Load counts requests. A match is followed to the worker that was sent it first, however busy below the gate."""
 
     def __init__(self, config: SmgCacheAwareConfig, rng: Random) -> None:
-        del rng  # ties go to the worker that has had fewer requests, then to the first
+        del rng  # ties go to the first (with uneven load, to the one that has had the fewest requests)
         self._config = config
         self._tenants: dict[WorkerId, RecentBlocks] = {}
         self._owners: dict[int, WorkerId] = {}  # block -> who was sent it first
@@ -64,12 +64,14 @@ class SmgCacheAware:
         least, most = min(loads), max(loads)
         config = self._config
         if most - least > config.balance_abs_threshold and most > config.balance_rel_threshold * least:
-            return self._decide(self._least_loaded(workers), Reason.LEAST_LOADED, request)
+            least_loaded = min(workers, key=lambda worker: (worker.in_flight, self._processed[worker.id]))
+            return self._decide(least_loaded, Reason.LEAST_LOADED, request)
         depth, owner = self._match(request)
         if depth * request.key.block_tokens > config.cache_threshold * request.key.prompt_tokens:
             chosen = next((worker for worker in workers if worker.id == owner), workers[0])
             return self._decide(chosen, Reason.PREFIX, request)
-        return self._decide(self._least_loaded(workers), Reason.NO_PREFIX, request)
+        first_of_least = min(workers, key=lambda worker: worker.in_flight)
+        return self._decide(first_of_least, Reason.NO_PREFIX, request)
 
     def observe(self, event: FleetEvent) -> None:
         """Remember what was dispatched where, and evict when it is time."""
@@ -107,9 +109,6 @@ class SmgCacheAware:
         if owned is None or owned.mark(blocks[deepest - 1]) is None:
             return deepest, holder  # the owner has lost it: anyone who holds it
         return deepest, owner
-
-    def _least_loaded(self, workers: Workers) -> WorkerView:
-        return min(workers, key=lambda worker: (worker.in_flight, self._processed[worker.id]))
 
     def _decide(self, worker: WorkerView, reason: Reason, request: RoutingRequest) -> Decision:
         stored = self._tenants.get(worker.id)

@@ -91,12 +91,21 @@ def test_a_prefix_stays_with_the_worker_that_was_sent_it_first() -> None:
     assert policy.select(request(1, 2), fleet(0, 5)).worker == "w1"
 
 
-def test_misses_go_to_the_fewest_in_flight_then_to_who_has_had_fewest() -> None:
+def test_misses_go_to_the_first_of_those_with_the_fewest_in_flight() -> None:
     policy = smg()
     dispatch(policy, request(1), "w0")
 
-    assert policy.select(request(7), fleet(0, 0, 1)).worker == "w1"
-    assert policy.select(request(7), fleet(0, 1, 1)).worker == "w0"
+    assert policy.select(request(7), fleet(1, 0, 0)).worker == "w1"
+    assert policy.select(request(7), fleet(0, 0, 0)).worker == "w0"
+
+
+def test_under_uneven_load_ties_go_to_who_has_had_the_fewest() -> None:
+    policy = smg()
+    dispatch(policy, request(1), "w0")
+
+    decision = policy.select(request(7), fleet(0, 0, 100))
+
+    assert (decision.worker, decision.reason) == ("w1", Reason.LEAST_LOADED)
 
 
 @pytest.mark.parametrize("event", [WorkerLeft, CacheCleared])
