@@ -10,10 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import isfinite
+from math import inf, isfinite
 from random import Random
 
 from router.knob import knob, require
+from router.policies.expected_ttft_forecast import Forecast
 from router.policies.expected_ttft_learned import TokenScale, Wanted
 from router.policies.expected_ttft_worker import Booking, Demand, WorkerBook
 from router.types import (
@@ -35,11 +36,11 @@ from router.types import (
     Workers,
 )
 
-TERMS = ("wait", "memory", "prefill", "decodes", "displaced", "queue")
+TERMS = ("wait", "memory", "prefill", "decodes", "displaced", "others")
 SAME_COST = 1e-6
 """Costs closer than this, in seconds, are equal."""
-Weighed = tuple[int, tuple[float, ...]]
-"""Matched blocks on a worker, and its terms in seconds, in the order of TERMS."""
+Weighed = tuple[int, tuple[float, float, float, float, float]]
+"""Matched blocks on a worker, and its terms in seconds but for the last, in the order of TERMS."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,14 +48,17 @@ class ExpectedTtftConfig:
     capacity_tokens: int = knob(400_000, "tokens of KV cache per worker, until the worker reports or shows its own")
     capacity_blocks: int = knob(262_144, "prompt blocks remembered per worker, at most; about 150 bytes each")
     decode_weight: float = knob(0.02, "charge for delaying one running answer, as a share of the delay")
-    queue_weight: float = knob(1.0, "charge for work, as a share of it per request that waits on the average worker")
+    others_weight: float = knob(0.5, "charge for the longer waits of requests to come, as a share of them")
+    later_weight: float = knob(6.0, "price of a second of work left after those, per request that waits on a worker")
+    forecast_length: int = knob(32, "how many requests to come are thought of: as many of the past, come again")
     displaced_weight: float = knob(1.0, "charge for evicting cached tokens, as a share of what they may cost again")
     memory_weight: float = knob(1.0, "how much the wait for KV memory counts")
 
     def __post_init__(self) -> None:
         require(self.capacity_tokens >= 1024, "must be at least 1,024")
         require(self.capacity_blocks >= 1, "must be at least 1")
-        for name in ("decode_weight", "queue_weight", "displaced_weight", "memory_weight"):
+        require(1 <= self.forecast_length <= 1024, "forecast_length must be between 1 and 1,024")
+        for name in ("decode_weight", "others_weight", "later_weight", "displaced_weight", "memory_weight"):
             require(0.0 <= getattr(self, name) <= 100.0, f"{name} must be between 0 and 100")
 
 
@@ -67,6 +71,7 @@ class ExpectedTtft:
         self._blank = self._new_book()
         self._scale = TokenScale()
         self._wanted = Wanted()
+        self._forecast = Forecast(config.forecast_length)
         self._answer_tokens = 300.0
         self._now_s = 0.0
 
@@ -75,13 +80,7 @@ class ExpectedTtft:
     def select(self, request: RoutingRequest, workers: Workers) -> Decision:
         """Pick the lowest cost in O(workers log blocks); equals go to the one with fewer in flight, then at random."""
         weighed = self._weigh(request, workers)
-        costs = [sum(terms) for _, terms in weighed]
-        limit = min(costs) + SAME_COST
-        equal = [index for index, cost in enumerate(costs) if cost <= limit]
-        if len(equal) > 1:
-            fewest = min(workers[index].in_flight for index in equal)
-            equal = [index for index in equal if workers[index].in_flight == fewest]
-        best = equal[0] if len(equal) == 1 else self._rng.choice(equal)
+        best = self._cheapest(weighed, workers)
         found, terms = weighed[best]
         return Decision(
             worker=workers[best].id,
@@ -93,14 +92,42 @@ class ExpectedTtft:
 
     def candidates(self, request: RoutingRequest, workers: Workers) -> tuple[Candidate, ...]:
         """Every worker as `select` weighs it at this moment. Reads only."""
+        weighed = self._weigh(request, workers)
+        outlook = _Outlook(self._forecast, weighed, self._config.others_weight, self._later_price(workers))
         return tuple(
             Candidate(
                 worker=worker.id,
                 match_tokens=self._match_tokens(request, found),
-                terms_s=tuple(zip(TERMS, terms, strict=True)),
+                terms_s=tuple(zip(TERMS, (*terms, outlook.charge_s(index)), strict=True)),
             )
-            for worker, (found, terms) in zip(workers, self._weigh(request, workers), strict=True)
+            for index, (worker, (found, terms)) in enumerate(zip(workers, weighed, strict=True))
         )
+
+    def _cheapest(self, weighed: Sequence[Weighed], workers: Workers) -> int:
+        """The lowest cost. The charge for others costs most to know and is never negative, so it is asked for only
+        where the rest of the cost leaves a choice.
+        """
+        if len(weighed) == 1:
+            return 0
+        outlook = _Outlook(self._forecast, weighed, self._config.others_weight, self._later_price(workers))
+        bases = [sum(terms) for _, terms in weighed]
+        costs: dict[int, float] = {}
+        least = inf
+        for index in sorted(range(len(bases)), key=bases.__getitem__):
+            if bases[index] > least + SAME_COST:
+                break
+            costs[index] = bases[index] + outlook.charge_s(index)
+            least = min(least, costs[index])
+        equal = [index for index, cost in costs.items() if cost <= least + SAME_COST]
+        if len(equal) == 1:
+            return equal[0]
+        fewest = min(workers[index].in_flight for index in equal)
+        return self._rng.choice([index for index in equal if workers[index].in_flight == fewest])
+
+    def _later_price(self, workers: Workers) -> float:
+        books = self._books
+        waiting = sum(len(books[worker.id].queue) for worker in workers if worker.id in books)
+        return self._config.later_weight * waiting / len(workers)
 
     def _weigh(self, request: RoutingRequest, workers: Workers) -> list[Weighed]:
         config = self._config
@@ -110,7 +137,6 @@ class ExpectedTtft:
         need_tokens = prompt_tokens + demand.answer_tokens
         wanted = self._wanted.share * config.displaced_weight
         books = [self._books.get(worker.id, self._blank) for worker in workers]
-        price = config.queue_weight * sum(len(book.queue) for book in books) / len(books)
         weighed: list[Weighed] = []
         for book in books:
             found = book.image.match(blocks)
@@ -119,14 +145,12 @@ class ExpectedTtft:
             own_s = book.rate.seconds(new, cached)
             wait_s = book.backlog_s(now_s)
             memory_s = config.memory_weight * book.memory_wait_s(blocks, found, block_tokens, need_tokens)
-            displaced = book.displaced_tokens(new + demand.answer_tokens)
             terms = (
                 wait_s,
                 memory_s,
                 own_s,
                 own_s * len(book.running) * config.decode_weight,
-                wanted * displaced * book.token_s(),
-                own_s * price,
+                wanted * book.displaced_s(new + demand.answer_tokens),
             )
             weighed.append((found, terms))
         return weighed
@@ -181,6 +205,7 @@ class ExpectedTtft:
         demand = self._demand(request)
         self._note_wanted(demand.blocks)
         booking = book.dispatched(request.request_id, demand, self._now_s)
+        self._forecast.dispatched(self._now_s, booking.own_s)
         self._where[request.request_id] = (worker, booking, request)
 
     def _first_token(self, event: FirstToken) -> None:
@@ -241,3 +266,30 @@ class ExpectedTtft:
 
     def _new_book(self) -> WorkerBook:
         return WorkerBook(float(self._config.capacity_tokens), self._config.capacity_blocks)
+
+
+class _Outlook:
+    """Charges for others, worked out one by one; workers that are alike are worked out once."""
+
+    __slots__ = ("_before_s", "_charges", "_forecast", "_free_s", "_later_price", "_weighed", "_weight")
+
+    def __init__(self, forecast: Forecast, weighed: Sequence[Weighed], weight: float, later_price: float) -> None:
+        self._forecast = forecast
+        self._weighed = weighed
+        self._weight = weight
+        self._later_price = later_price
+        self._free_s = [terms[0] + terms[1] for _, terms in weighed]
+        self._charges: dict[tuple[float, float], float] = {}
+        self._before_s = forecast.waits_s(self._free_s, later_price) if weight > 0.0 else 0.0
+
+    def charge_s(self, index: int) -> float:
+        if self._weight == 0.0:
+            return 0.0
+        free_s, own_s = self._free_s[index], self._weighed[index][1][2]
+        charge_s = self._charges.get((free_s, own_s))
+        if charge_s is None:
+            after = self._free_s.copy()
+            after[index] = free_s + own_s
+            longer_s = self._forecast.waits_s(after, self._later_price) - self._before_s
+            charge_s = self._charges[free_s, own_s] = self._weight * max(0.0, longer_s)
+        return charge_s

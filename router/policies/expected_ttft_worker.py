@@ -29,7 +29,7 @@ class Booking:
 
     __slots__ = (
         "answer_tokens", "cached_tokens", "dispatched_s", "entry", "evicted_before", "features", "first_s",
-        "memory_free", "own_s", "prompt_tokens", "request_id", "stream", "use",
+        "own_s", "prompt_tokens", "request_id", "stream", "use",
     )  # fmt: skip
 
     def __init__(self, request_id: RequestId, use: Use, dispatched_s: float) -> None:
@@ -44,7 +44,6 @@ class Booking:
         self.own_s = 0.0
         self.features = (0.0, 0.0, 0.0, 0.0)
         self.stream = True
-        self.memory_free = True
         self.evicted_before = False
 
 
@@ -101,9 +100,9 @@ class WorkerBook:
         return waiting_s
 
     def memory_wait_s(self, blocks: Sequence[int], found: int, block_tokens: float, need_tokens: float) -> float:
-        """Seconds of decoding until enough running requests have ended for `need_tokens` to fit, besides the prefill that
-        comes first: SGLang prefills whenever it can, so a memory full of running requests is free again after about
-        as much decoding as a mean answer takes.
+        """Seconds of decoding until enough running requests have ended for `need_tokens` to fit, besides the prefill
+        that comes first: SGLang prefills whenever it can, so a memory full of running requests is free again after
+        about as much decoding as a mean answer takes.
         """
         image = self.image
         capacity = image.capacity_tokens
@@ -116,10 +115,15 @@ class WorkerBook:
             return 0.0
         return short / capacity * self.answer_s
 
-    def displaced_tokens(self, new_tokens: float) -> float:
-        """Cached tokens that would be evicted for `new_tokens` more."""
-        over = self.image.size_tokens + new_tokens - self.image.capacity_tokens
-        return min(max(0.0, over), new_tokens)
+    def displaced_s(self, new_tokens: float) -> float:
+        """Seconds of prefill to compute again what would be evicted for `new_tokens` more."""
+        image = self.image
+        over_tokens = image.size_tokens + new_tokens - image.capacity_tokens
+        oldest = image.oldest()
+        if over_tokens <= 0.0 or oldest is None:
+            return 0.0
+        _, token, pair, _ = self.rate.costs
+        return min(over_tokens, new_tokens) * (token + pair * oldest.end * oldest.block_tokens)
 
     # -- what happened -------------------------------------------------------------------------------------------
 
@@ -146,8 +150,6 @@ class WorkerBook:
         self.queue[request_id] = booking
         self._queued_s += booking.own_s
         self.answers_tokens += booking.answer_tokens
-        held = self.image.held_tokens + self.answers_tokens
-        booking.memory_free = held <= 0.9 * self.image.capacity_tokens
         return booking
 
     def first_token(self, booking: Booking, at_s: float) -> None:
@@ -241,7 +243,8 @@ class WorkerBook:
 
     def _measure(self, booking: Booking, at_s: float) -> None:
         """Learn the speed from the time between the first tokens of consecutive steps."""
-        if not booking.memory_free:
+        running_tokens = sum(one.prompt_tokens + one.answer_tokens for one in self.running.values())
+        if running_tokens + booking.prompt_tokens > 0.9 * self.image.capacity_tokens:  # it may have waited for memory
             self._group_start_s = None
             self._group_end_s = at_s
             return

@@ -48,8 +48,8 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Use:
-    """What a use found: leading `found_blocks`, and when stretches of them were used before, as (depth where the stretch
-    ends, tick), shallowest first. The tick is 0 for what a request in flight holds.
+    """What a use found: leading `found_blocks`, and when stretches of them were used before, as (depth where the
+    stretch ends, tick), shallowest first. The tick is 0 for what a request in flight holds.
     """
 
     entry: Entry
@@ -97,6 +97,10 @@ class CacheImage:
             else:
                 high = middle
         return high
+
+    def oldest(self) -> Entry | None:
+        """The entry that goes next, unless it is held; None when nothing is stored."""
+        return next(iter(self._recent.values()), None)
 
     def use(self, blocks: Sequence[int], block_tokens: float, tail_tokens: float) -> Use:
         """A request uses this prompt: all of it becomes the most recent, and is held until `release`. O(blocks)."""
