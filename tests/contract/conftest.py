@@ -284,6 +284,18 @@ def until_fixture() -> Callable[..., None]:
     return until
 
 
+@pytest.fixture(name="program")
+def program_fixture() -> Callable[..., contextlib.AbstractContextManager[subprocess.Popen[bytes]]]:
+    """Runs a module of this repository for the length of a block."""
+    return program
+
+
+@pytest.fixture(name="wait_for")
+def wait_for_fixture() -> Callable[..., None]:
+    """Waits for a URL to answer 200."""
+    return wait_for
+
+
 @pytest.fixture
 def fresh_ids(request: pytest.FixtureRequest) -> Callable[[int], list[int]]:
     """Token ids that no other test sends; ordinary ones of any vocabulary."""

@@ -34,7 +34,6 @@ def assert_error(answer: Any, kind: str, message: str | None) -> None:
         ({"routed_dp_rank": 5}, REFUSED, "routed_dp_rank=5 out of range [0, 1)"),
         ({"tool_choice": "required"}, REFUSED, "Tools cannot be empty if tool choice is set to required."),
         ({"model": f"{MODEL}:adapter"}, REFUSED, None),
-        ({"n": 0}, "BadRequest", None),
         ({"messages": None}, INVALID, None),
         ({"messages": "x"}, INVALID, None),
         ({"messages": [{"role": "bogus", "content": "x"}]}, INVALID, None),
@@ -51,6 +50,13 @@ def test_a_bad_chat_request_is_a_400_also_for_a_stream(
 ) -> None:
     body = {"model": MODEL, "messages": [{"role": "user", "content": "x"}], "max_tokens": 2, "stream": stream}
     assert_error(worker.post(CHAT, {**body, **fields}), kind, message)
+
+
+def test_no_choices_at_all_cannot_be_asked_for(worker: Any) -> None:
+    body = {"model": MODEL, "messages": [{"role": "user", "content": "x"}], "max_tokens": 2, "n": 0}
+    assert_error(worker.post(CHAT, body), "BadRequest", None)
+    streamed = worker.post(CHAT, {**body, "stream": True})
+    assert streamed.status_code == (400 if worker.differs("`n` below 1") else 200)
 
 
 def test_a_grammar_that_cannot_be_compiled_is_a_400_but_may_come_inside_a_stream(worker: Any) -> None:

@@ -31,7 +31,7 @@ METRICS = {
     "sglang:num_running_reqs", "sglang:num_queue_reqs", "sglang:token_usage", "sglang:full_token_usage",
     "sglang:cache_hit_rate", "sglang:gen_throughput", "sglang:num_used_tokens", "sglang:max_total_num_tokens",
     "sglang:page_size", "sglang:num_pages", "sglang:cached_tokens_total", "sglang:prompt_tokens_total",
-    "sglang:generation_tokens_total", "sglang:num_requests_total", "sglang:evicted_tokens_total",
+    "sglang:generation_tokens_total", "sglang:num_requests_total",
     "sglang:time_to_first_token_seconds", "sglang:inter_token_latency_seconds", "sglang:e2e_request_latency_seconds",
     "sglang:queue_time_seconds", "sglang:http_requests_active",
 }  # fmt: skip
@@ -138,7 +138,7 @@ def test_an_unknown_section_of_loads_is_an_error(worker: Any) -> None:
 def test_metrics_have_sglangs_names(worker: Any, fresh_ids: Callable[[int], list[int]]) -> None:
     ids = fresh_ids(40)
     worker.generate(ids, 2)
-    worker.generate(ids, 2)
+    worker.events("/generate", {"input_ids": ids, "sampling_params": {"max_new_tokens": 4, "ignore_eos": True}})
     answer = worker.get("/metrics")
     names = {line.split()[2] for line in answer.text.splitlines() if line.startswith("# TYPE ")}
     named = names | {f"{name}_total" for name in names}
@@ -164,6 +164,12 @@ def test_metrics_count_cached_tokens(worker: Any, fresh_ids: Callable[[int], lis
     before = counted()
     worker.generate(ids)
     until(lambda: counted() == before + 48)
+
+
+def test_metrics_count_evicted_tokens(worker: Any, fresh_ids: Callable[[int], list[int]], until: Any) -> None:
+    for _ in range(3):
+        worker.generate(fresh_ids(KV_CAPACITY_TOKENS // 2))
+    until(lambda: "\nsglang:evicted_tokens_total{" in worker.get("/metrics").text)
 
 
 @pytest.mark.parametrize("path", ["/health", "/health_generate", "/ready", "/ping"])

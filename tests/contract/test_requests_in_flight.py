@@ -51,7 +51,7 @@ def test_a_request_that_does_not_fit_waits_and_is_counted(worker: Any, fresh_ids
             until(lambda: worker.loads()["num_waiting_reqs"] == 1)
             load = worker.loads()
             assert load["num_running_reqs"] == 1
-            assert load["num_waiting_uncached_tokens"] == 6000
+            assert 0 < load["num_waiting_uncached_tokens"] <= 6000
             assert load["queues"]["waiting"] == 1
             worker.post("/abort_request", {"rid": "first"})
             for _ in first:

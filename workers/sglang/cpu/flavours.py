@@ -50,6 +50,7 @@ class Flavour:
         """Arguments for SGLang's launch_server, apart from the model, the address and what the CPU needs."""
         flags = [*self.shared_flags(first_port), "--served-model-name", MODEL]
         flags += ["--max-total-tokens", str(KV_CAPACITY_TOKENS)]
+        flags += ["--constrained-json-disable-any-whitespace"]  # a model of noise would fill JSON with blanks for ever
         if self.reports:
             flags += ["--enable-cache-report", "--enable-metrics"]
         if self.embedding:

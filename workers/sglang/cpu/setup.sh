@@ -3,8 +3,9 @@
 #
 #   setup.sh [VENV_DIR]       default: .cache/sglang-cpu in the repository; PYTHON=python3.11 chooses the interpreter
 #
-# About 2 minutes and 1.5 to 5 GB (by the torch build that pip finds). A second run returns at once: the file
-# `.ready` in VENV_DIR holds a hash of everything that went in. An interrupted run is simply run again.
+# About 2 minutes and 3 GB with a torch built for CPUs, more of both with the CUDA build that PyPI has for Linux on
+# x86-64. A second run returns at once: the file `.ready` in VENV_DIR holds a hash of everything that went in. An
+# interrupted run is simply run again.
 #
 # Why not `pip install sglang`: its dependencies are CUDA kernels (sgl-kernel, flashinfer, and others), gigabytes that
 # cannot load without a GPU. So sglang is installed without its dependencies; what serving a small model on the CPU
@@ -27,14 +28,20 @@ if ! "$python" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))'; then
 fi
 
 started=$SECONDS
-step() { echo "sglang-cpu: $* ($((SECONDS - started)) s)"; }
+doing=
+step() {
+  doing=$*
+  echo "sglang-cpu: $* ($((SECONDS - started)) s)"
+}
+trap 'echo "setup.sh: failed at: $doing. Real SGLang was NOT set up, and nothing was tested against it. If pip could
+not reach its package index, mend that (or name a mirror in PIP_INDEX_URL) and run this again; it resumes." >&2' ERR
 
 mkdir -p "$venv"
 rm -f "$venv/.ready"
 echo '*' > "$venv/.gitignore" # the environment may lie inside a checkout
 step "setting up the real SGLang server in $venv; about 2 minutes the first time"
 "$python" -m venv "$venv"
-pip=("$venv/bin/python" -m pip install --quiet --disable-pip-version-check --constraint "$here/constraints.txt")
+pip=("$venv/bin/python" -m pip install -qq --disable-pip-version-check --constraint "$here/constraints.txt")
 step "torch"
 "${pip[@]}" torch
 step "what SGLang imports"

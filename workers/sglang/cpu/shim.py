@@ -1,7 +1,8 @@
 """Lets SGLang's CUDA build import on a machine without a GPU. setup.sh installs it as the environment's sitecustomize.
 
 Two things, and nothing else:
-  * it defines the two torchvision operators whose CUDA library cannot load here, before torchvision refers to them;
+  * with a torch built for CPUs it defines the two torchvision operators whose CUDA library then cannot load, before
+    torchvision refers to them;
   * it answers imports of `sgl_kernel` (CUDA kernels) with placeholders that raise NotImplementedError when called.
 With --device cpu and the torch_native attention backend, no placeholder is ever called.
 """
@@ -23,6 +24,8 @@ class DefineTorchvisionOps(importlib.abc.MetaPathFinder):
             sys.meta_path.remove(self)
             import torch  # type: ignore[import-not-found]  # only in the environment of setup.sh
 
+            if torch.version.cuda is not None:
+                return  # this torch brings what torchvision's library needs, and the library defines its operators
             for op in ("nms", "qnms"):
                 torch.library.define(
                     f"torchvision::{op}", "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"

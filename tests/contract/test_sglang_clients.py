@@ -1,0 +1,157 @@
+"""SGLang's own clients through the router, unchanged: its benchmark, and a program in its frontend language.
+
+They run with the environment that workers/sglang/cpu/setup.sh makes; without it these tests are skipped, except when
+the suite runs against real SGLang. The router stands before two simulated workers, or before the real one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import random
+import re
+import subprocess
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from workers.sglang.cpu.flavours import MODEL
+from workers.sglang.cpu.server import free_ports
+
+PROGRAM = Path(__file__).parent / "programs" / "frontend_program.py"
+PROMPTS, AT_ONCE, OUTPUT_TOKENS = 50, 10, 8
+CLIENT_WITHIN_S = 170.0
+
+pytestmark = pytest.mark.sglang
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stack:
+    """A router and what stands behind it."""
+
+    url: str
+    workers: Sequence[str]
+    simulated: bool
+
+
+@pytest.fixture
+def sglang_python(environment: Path, worker_kind: str) -> Path:
+    python = environment / "bin" / "python"
+    if not (environment / ".ready").exists():
+        assert worker_kind == "simulated", f"no SGLang in {environment}"
+        pytest.skip("SGLang's clients are not here; `make test-sglang` installs and tests them")
+    return python
+
+
+@pytest.fixture(params=["simulated", "sglang"])
+def stack(
+    request: pytest.FixtureRequest,
+    worker_kind: str,
+    sglang_python: Path,
+    tmp_path: Path,
+    program: Callable[..., Any],
+    wait_for: Callable[..., None],
+) -> Iterator[Stack]:
+    """The router in front of two simulated workers, or of the session's real server."""
+    with contextlib.ExitStack() as running:
+        if request.param == "simulated":
+            urls = []
+            for number in range(2):
+                port = free_ports(1)
+                argv = ["workers", "simulate", "--port", str(port), "--model", MODEL]
+                process = running.enter_context(program(argv, tmp_path / f"worker{number}.log"))
+                urls.append(f"http://127.0.0.1:{port}")
+                wait_for(f"{urls[-1]}/v1/models", process)
+        elif worker_kind == "sglang":
+            urls = [request.getfixturevalue("worker").url]
+        else:
+            pytest.skip("real SGLang is tested by `make test-sglang`")
+        port = free_ports(1)
+        argv = ["router", "serve", "--port", str(port), *(flag for url in urls for flag in ("--worker", url))]
+        router = running.enter_context(program(argv, tmp_path / "router.log"))
+        wait_for(f"http://127.0.0.1:{port}/ready", router)
+        yield Stack(url=f"http://127.0.0.1:{port}", workers=urls, simulated=request.param == "simulated")
+
+
+def run_client(python: Path, *argv: str) -> str:
+    """What the client printed. Fails with all of it when the client fails."""
+    done = subprocess.run(
+        [str(python), "-W", "ignore", *argv],
+        capture_output=True,
+        text=True,
+        timeout=CLIENT_WITHIN_S,
+        check=False,
+        env={"HF_HUB_OFFLINE": "1", "PATH": "/usr/bin:/bin", "HOME": "/tmp", "OMP_NUM_THREADS": "1"},
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def conversations(path: Path) -> Path:
+    """A file in the format of ShareGPT, from which the benchmark's `random` data set cuts its prompts."""
+    draw = random.Random(0)
+    turns = [" ".join("".join(draw.choices("abcdefgh", k=5)) for _ in range(60)) for _ in range(2 * PROMPTS)]
+    pairs = [
+        {"conversations": [{"from": "human", "value": ask}, {"from": "gpt", "value": answer}]}
+        for ask, answer in zip(turns[::2], turns[1::2], strict=True)
+    ]
+    path.write_text(json.dumps(pairs))
+    return path
+
+
+@pytest.mark.parametrize("backend", ["sglang", "sglang-oai-chat"])
+def test_the_benchmark_completes_every_request(
+    stack: Stack, sglang_python: Path, environment: Path, tmp_path: Path, backend: str
+) -> None:
+    report = tmp_path / "report.jsonl"
+    shown = run_client(
+        sglang_python,
+        *("-m", "sglang.bench_serving", "--backend", backend, "--base-url", stack.url),
+        *("--dataset-name", "random", "--dataset-path", str(conversations(tmp_path / "sharegpt.json"))),
+        *("--tokenizer", str(environment / "tiny-model"), "--num-prompts", str(PROMPTS)),
+        *("--max-concurrency", str(AT_ONCE), "--random-input-len", "64", "--random-output-len", str(OUTPUT_TOKENS)),
+        *("--random-range-ratio", "1", "--output-file", str(report), "--disable-tqdm", "--flush-cache", "--seed", "7"),
+    )
+    (result,) = [json.loads(line) for line in report.read_text().splitlines()]
+
+    assert result["completed"] == PROMPTS, shown
+    assert result["total_output_tokens"] == PROMPTS * OUTPUT_TOKENS
+    assert result["backend"] == backend
+    assert result["median_ttft_ms"] > 0
+    assert result["server_info"]["version"] == "0.5.21"
+    metrics = httpx.get(f"{stack.url}/metrics").text
+    counted = [line for line in metrics.splitlines() if line.startswith("trieway_requests_total{")]
+    assert sum(float(line.rsplit(" ", 1)[1]) for line in counted) >= PROMPTS
+
+
+def test_a_frontend_program_runs_as_against_one_server(stack: Stack, sglang_python: Path) -> None:
+    choose = [] if stack.simulated else ["choose"]  # needs log-probabilities
+    result = json.loads(run_client(sglang_python, str(PROGRAM), stack.url, *choose).splitlines()[-1])
+
+    assert result["version"] == "0.5.21"
+    assert all(result["answers"])
+    assert result["cached"][0] < 32
+    assert result["cached"][0] < result["cached"][1] < result["cached"][2]
+    assert min(result["fork"]["cached"]) > 64
+    assert re.fullmatch("[0-9]{4}", result["number"])
+    assert re.match("[-+]?[0-9]", result["whole"].strip())
+    assert json.loads(result["object"]).keys() == {"ok", "colour"}
+    assert result["streamed"][0] == result["streamed"][1] != ""
+    assert len(result["batch"]) == 4
+    assert all(result["batch"])
+    assert result["chosen"] in ({None} if stack.simulated else {"blue", "green"})
+
+
+def test_an_operators_calls_reach_every_worker(stack: Stack) -> None:
+    info = httpx.get(f"{stack.url}/server_info").json()
+    flushed = httpx.post(f"{stack.url}/flush_cache?timeout=10", timeout=60)
+    aborted = httpx.post(f"{stack.url}/abort_request", json={"rid": "nobody"})
+
+    assert len(info["internal_states"]) == len(stack.workers)
+    assert (flushed.status_code, aborted.status_code) == (200, 200)
+    assert httpx.get(f"{stack.url}/health_generate", timeout=60).status_code == 200
+    assert httpx.post(f"{stack.url}/tokenize", json={"model": MODEL, "prompt": "x"}).json()["count"] == 1
