@@ -133,9 +133,10 @@ class KvEvents:
             live.setsockopt_string(zmq.SUBSCRIBE, at.topic)
             monitor = live.get_monitor_socket(zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED)
             live.connect(f"tcp://{host}:{at.port + rank}")
+            connected = asyncio.Event()
             async with asyncio.TaskGroup() as both:
-                both.create_task(_watch_connection(monitor, feed.state))
-                both.create_task(self._listen(context, live, replay, feed))
+                both.create_task(_watch_connection(monitor, feed.state, connected))
+                both.create_task(self._listen(context, live, replay, feed, connected))
         except* zmq.ZMQError as errors:  # this feed alone ends; it is started again at the next look
             log.warning("worker %s: KV events cannot be followed: %s", worker.id, errors.exceptions[0])
         finally:
@@ -144,9 +145,15 @@ class KvEvents:
             live.close(linger=0)
 
     async def _listen(
-        self, context: zmq.asyncio.Context, live: zmq.asyncio.Socket, replay: str | None, feed: KvFeed
+        self,
+        context: zmq.asyncio.Context,
+        live: zmq.asyncio.Socket,
+        replay: str | None,
+        feed: KvFeed,
+        connected: asyncio.Event,
     ) -> None:
         if replay is not None:
+            await connected.wait()  # so that nothing falls between what is replayed and what comes live
             await self._replay(context, replay, 0, feed)
         while True:
             frames = await live.recv_multipart()
@@ -178,6 +185,7 @@ class KvEvents:
         """Take all that the server still has from `start` on; returns the first number that came, None if none."""
         first: int | None = None
         dealer = context.socket(zmq.DEALER)
+        feed.state.catching_up, feed.history = True, start == 0
         try:
             dealer.connect(address)
             async with asyncio.timeout(self._config.replay_timeout_s):
@@ -197,6 +205,7 @@ class KvEvents:
         except TimeoutError:
             log.info("worker %s: no replay of KV events from %s", feed.worker, address)
         finally:
+            feed.state.catching_up = feed.history = False
             dealer.close(linger=0)
         if first is not None and feed.expected is not None:
             feed.replayed(feed.expected)
@@ -211,11 +220,13 @@ def _take(feed: KvFeed, sequence: int, payload: bytes) -> None:
         feed.lost()
 
 
-async def _watch_connection(monitor: zmq.asyncio.Socket, state: FeedState) -> None:
+async def _watch_connection(monitor: zmq.asyncio.Socket, state: FeedState, connected: asyncio.Event) -> None:
     """Keep `state.connected` true. Only sequence numbers tell whether something was missed meanwhile."""
     while True:
         event = await recv_monitor_message(monitor)
         state.connected = event["event"] == zmq.EVENT_HANDSHAKE_SUCCEEDED
+        if state.connected:
+            connected.set()
         if event["event"] == zmq.EVENT_MONITOR_STOPPED:
             return
 

@@ -28,6 +28,7 @@ class FeedState:
 
     connected: bool = False
     heard: bool = False
+    catching_up: bool = False
     foreign: bool = False
     complete: bool = True
     gaps: int = 0
@@ -36,7 +37,7 @@ class FeedState:
 
     @property
     def usable(self) -> bool:
-        return self.connected and self.heard and self.complete and not self.foreign
+        return self.connected and self.heard and self.complete and not (self.catching_up or self.foreign)
 
 
 class KvFeed:
@@ -50,6 +51,7 @@ class KvFeed:
         self.state = state
         self.expected: int | None = None
         self.capacity_tokens: int | None = None
+        self.history = False  # what is taken now happened before anyone here could rely on it
         self._index = index
         self._cleared = cleared
         self._replayed_below = 0
@@ -78,6 +80,7 @@ class KvFeed:
         self._replayed_below = 0
         self.expected = None
         self.state.complete = True
+        self._cleared()
 
     def take(self, sequence: int, payload: bytes) -> None:
         """The next message. Raises ValueError for a payload that is none; the sequence goes on all the same."""
@@ -98,7 +101,8 @@ class KvFeed:
             case Cleared():
                 self._index.clear(self.worker)
                 self.state.complete = True
-                self._cleared()
+                if not self.history:
+                    self._cleared()
 
     def _store(self, event: Stored) -> None:
         if event.other_namespace:

@@ -6,6 +6,7 @@ see expected_ttft. Not here: eligibility (fleet), the trie itself (prefix.trie).
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from random import Random
 
@@ -13,7 +14,17 @@ from router.knob import knob, require
 from router.policies.known_match import match_tokens
 from router.policies.ties import smallest
 from router.prefix.index import PrefixIndex
-from router.types import CacheCleared, Decision, Dispatched, FleetEvent, Reason, RoutingRequest, WorkerLeft, Workers
+from router.types import (
+    CacheCleared,
+    Decision,
+    Dispatched,
+    FleetEvent,
+    Reason,
+    RoutingRequest,
+    WorkerId,
+    WorkerLeft,
+    Workers,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,6 +69,10 @@ class PrefixMatch:
             match_blocks=blocks[index],
             match_tokens=matches[index],
         )
+
+    def index_blocks(self) -> Mapping[WorkerId, int]:
+        """Blocks remembered per worker."""
+        return {worker: self.index.size_blocks(worker) for worker in self.index.workers()}
 
     def observe(self, event: FleetEvent) -> None:
         """Remember what was dispatched where; forget workers that left or lost their cache."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -71,7 +72,7 @@ class ExactMatcher:
         self._registry = registry
         self._pool = ThreadPoolExecutor(config.threads, thread_name_prefix="tokens")
         self._waiting = 0
-        self._chains = PageChains()
+        self._chains = PageChains(pause=lambda: time.sleep(0))  # hashing holds the GIL: the event loop goes first
         self._tokenizers: dict[str, PromptTokenizer | None] = {}
         self._wrong: dict[str, int] = {}
         self.results = dict.fromkeys(("known", "late", "no_tokens", "no_events"), 0)

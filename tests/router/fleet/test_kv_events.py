@@ -158,11 +158,14 @@ async def test_a_gap_that_cannot_be_replayed_leaves_nothing_to_trust_until_the_c
 
 async def test_what_was_published_before_we_came_is_replayed() -> None:
     publisher = Publisher()
+    await publisher.publish({"type": "AllBlocksCleared"})
     await publisher.store(1)
     async with following(publisher) as follower:
         await follower.until(lambda: follower.match(1) == 4 * PAGE)
         await publisher.store(2)
         await follower.until(lambda: follower.match(2) == 4 * PAGE)
+
+        assert follower.told == []  # that the cache was empty once is no news
 
 
 async def test_a_publisher_that_counts_from_the_start_again_has_an_empty_cache() -> None:
@@ -176,6 +179,7 @@ async def test_a_publisher_that_counts_from_the_start_again_has_an_empty_cache()
         await follower.until(lambda: follower.match(4) == 4 * PAGE)
 
         assert follower.match(3) == 0
+        assert follower.told == [CacheCleared(worker=W, at_s=0.0)]
 
 
 async def test_a_worker_that_leaves_or_publishes_no_more_is_known_no_more() -> None:

@@ -1,0 +1,51 @@
+"""What workers say themselves goes before what a policy's own index estimates, worker by worker."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from random import Random
+
+from router.policies.known_match import match_tokens
+from router.policies.prefix_match import PrefixMatch, PrefixMatchConfig
+from router.policies.remembers import index_blocks_of
+from router.policies.round_robin import RoundRobin
+from router.types import Decision, Dispatched, LoadReport, PromptKey, Reason, RequestId, RoutingRequest, WorkerId
+
+A, B, C = WorkerId("a"), WorkerId("b"), WorkerId("c")
+
+
+@dataclass
+class View:
+    id: WorkerId
+    in_flight: int = 0
+    load: LoadReport | None = None
+
+
+WORKERS = [View(A), View(B), View(C)]
+KEY = PromptKey(blocks=(1, 2, 3), block_tokens=64.0, prompt_tokens=200.0)
+ASKED = RoutingRequest(request_id=RequestId("r"), endpoint="/generate", key=KEY)
+
+
+def test_a_worker_that_tells_is_believed_and_one_that_does_not_is_estimated() -> None:
+    told = replace(ASKED, known_match_tokens={A: 0, B: 150})
+
+    assert match_tokens(ASKED, WORKERS, [3, 0, 1]) == [192.0, 0.0, 64.0]
+    assert match_tokens(told, WORKERS, [3, 0, 1]) == [0.0, 150.0, 64.0]
+
+
+def test_prefix_match_goes_where_the_prefix_is_known_to_be() -> None:
+    policy = PrefixMatch(PrefixMatchConfig(), Random(1))
+    sent = Decision(worker=A, reason=Reason.NO_PREFIX)
+    policy.observe(Dispatched(request=ASKED, decision=sent, at_s=0.0))
+
+    assert policy.select(ASKED, WORKERS).worker == A
+    told = policy.select(replace(ASKED, known_match_tokens={A: 0, B: 150}), WORKERS)
+    assert (told.worker, told.match_tokens) == (B, 150.0)
+
+
+def test_what_a_policy_remembers_is_told_and_nothing_by_one_without_an_index() -> None:
+    policy = PrefixMatch(PrefixMatchConfig(), Random(1))
+    policy.observe(Dispatched(request=ASKED, decision=Decision(worker=A, reason=Reason.NO_PREFIX), at_s=0.0))
+
+    assert index_blocks_of(policy) == {A: 3}
+    assert index_blocks_of(RoundRobin()) == {}
