@@ -111,28 +111,32 @@ def by_cell(lines: Iterable[Line]) -> dict[Key, dict[str, list[Line]]]:
 
 
 def verdict(lines: Sequence[Line], baseline: str, peers: Sequence[str]) -> list[str]:
-    """For each policy that is no peer: in how many cells it is worse than the baseline, and than the best peer."""
+    """For each policy that is no peer, against the baseline and the best peer of each cell: in how many comparisons it
+    is worse, and the geometric mean of its ratios of mean TTFT.
+    """
     cells = by_cell(lines)
     subjects = dict.fromkeys(policy for rows in cells.values() for policy in rows)
     said = []
     for policy in subjects:
         if policy == baseline or policy in peers:
             continue
-        worse = {"baseline": 0, "best peer": 0}
-        seen = 0
-        for rows in cells.values():
-            if policy not in rows:
-                continue
-            seen += 1
-            for quantity in (ttft_mean, ttft_p90):
-                against = {"baseline": baseline, "best peer": best_peer(rows, peers, quantity)}
-                for name, other in against.items():
-                    found = ratio(rows[policy], rows[other], quantity) if other in rows else None
-                    worse[name] += found is not None and found.mark == ">"
-        said.append(
-            f"{policy}: {seen} cells; worse than {baseline} in {worse['baseline']}, than the best peer in "
-            f"{worse['best peer']} of {2 * seen} comparisons (mean and p90 of TTFT)"
-        )
+        mine = [rows for rows in cells.values() if policy in rows]
+        parts = []
+        for name, against in ((baseline, (baseline,)), ("the best peer", tuple(peers))):
+            found = {
+                quantity: [
+                    one
+                    for rows in mine
+                    if (other := best_peer(rows, against, quantity)) is not None
+                    and (one := ratio(rows[policy], rows[other], quantity)) is not None
+                ]
+                for quantity in (ttft_mean, ttft_p90)
+            }
+            worse = sum(one.mark == ">" for ratios in found.values() for one in ratios)
+            means = [one.value for one in found[ttft_mean]]
+            average = f", {math.exp(fmean(map(math.log, means))):.2f} times its mean TTFT on average" if means else ""
+            parts.append(f"worse than {name} in {worse} of {sum(map(len, found.values()))} comparisons{average}")
+        said.append(f"{policy}, {len(mine)} cells: {'; '.join(parts)}")
     return said
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from random import Random
 
 import hypothesis.strategies as st
@@ -26,6 +27,7 @@ from router.types import (
     WorkerJoined,
     Workers,
 )
+from workers.simulated.cost_model import H200_QWEN3_8B
 
 
 def block(
@@ -117,6 +119,19 @@ def test_load_is_reported_at_every_poll_and_is_in_the_view_before_it_is_told() -
     busy = next(event for event in polls if event.at_s == 0.25 and event.worker == "w1")
     assert (busy.load.running, busy.load.capacity_tokens) == (1, 699_103)
     assert policy._workers[0].load is not None
+
+
+def test_a_front_end_that_reads_slowly_delays_the_engine_and_not_the_dispatch() -> None:
+    slow = replace(H200_QWEN3_8B, front_end_request_s=H200_QWEN3_8B.front_end_request_s + 0.25)
+    requests = traffic(block(0.0), block(0.0, first=50))
+    policy = Watching()
+
+    quick = replay(requests, "round_robin", ReplayConfig(workers=1, spread=False))
+    delayed = replay(requests, policy, ReplayConfig(workers=1, spread=False, cost_model=slow))
+
+    assert [event.at_s for event in policy.events if isinstance(event, Dispatched)] == [0.0, 0.0]
+    assert quick.results[0].ttft_s == pytest.approx((delayed.results[0].ttft_s or 0) - 0.25)
+    assert (delayed.results[1].ttft_s or 0) > 0.5
 
 
 def test_a_request_longer_than_the_cache_is_refused_and_the_others_are_answered() -> None:

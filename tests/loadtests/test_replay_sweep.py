@@ -50,7 +50,7 @@ def test_a_sweep_is_run_once_and_goes_on_where_it_stopped(plan: Path) -> None:
     assert [line["cell"]["policy"] for line in msgspec.json.decode(third.stdout)] == [
         "round_robin", "smg_cache_aware", "prefix_match",
     ]  # fmt: skip
-    assert "prefix_match: 1 cells; worse than round_robin in" in first.stdout
+    assert "prefix_match, 1 cells: worse than round_robin in" in first.stdout
 
 
 def test_a_line_is_what_replay_says_of_its_cell(plan: Path) -> None:

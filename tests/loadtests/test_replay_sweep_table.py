@@ -79,14 +79,18 @@ def test_the_table_compares_and_the_verdict_counts() -> None:
     assert "1.50 >" in mine
     assert "2.00 >" in mine
     assert mine.split("│")[-2].strip() == "q"
-    assert verdict(lines, "round_robin", ["p", "q"]) == [
-        "mine: 1 cells; worse than round_robin in 0, than the best peer in 2 of 2 comparisons (mean and p90 of TTFT)"
-    ]
+    (said,) = verdict(lines, "round_robin", ["p", "q"])
+    assert said == (
+        "mine, 1 cells: worse than round_robin in 0 of 2 comparisons, 0.38 times its mean TTFT on average; "
+        "worse than the best peer in 2 of 2 comparisons, 1.50 times its mean TTFT on average"
+    )
 
 
 def test_a_policy_that_missed_a_cell_is_judged_on_the_others() -> None:
     lines = [line("round_robin", 1.0), line("mine", 2.0), line("round_robin", 1.0, load="busy 0.9")]
 
-    assert verdict(lines, "round_robin", []) == [
-        "mine: 1 cells; worse than round_robin in 1, than the best peer in 0 of 2 comparisons (mean and p90 of TTFT)"
-    ]
+    (said,) = verdict(lines, "round_robin", [])
+    assert said == (
+        "mine, 1 cells: worse than round_robin in 1 of 2 comparisons, 2.00 times its mean TTFT on average; "
+        "worse than the best peer in 0 of 0 comparisons"
+    )
