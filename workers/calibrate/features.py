@@ -24,13 +24,20 @@ class Feature(NamedTuple):
     weight: float = 1.0
 
 
-def features(run: Run) -> list[Feature]:
-    """Empty for runs that measure nothing, or where calls failed."""
+def tells_forward(run: Run) -> bool:
+    """Whether the server told when each prompt's first step began and its last one ended (SGLang with metrics on)."""
+    return all(_forward_s(timing) is not None for timing in run.timings)
+
+
+def features(run: Run, *, forward: bool) -> list[Feature]:
+    """Empty for runs that measure nothing, or where calls failed. With `forward`, also what happened inside the engine;
+    the run must tell.
+    """
     if any(timing.error is not None for timing in run.timings):
         return []
     group = run.experiment.group
     if group in {"prefill", "text"}:
-        return _single(run)
+        return _single(run, forward=forward)
     if group == "burst":
         return _burst(run)
     if group == "decode":
@@ -42,7 +49,7 @@ def features(run: Run) -> list[Feature]:
     return []
 
 
-def _single(run: Run) -> list[Feature]:
+def _single(run: Run, *, forward: bool) -> list[Feature]:
     """TTFT of a prompt alone: the median of those that bring a first segment of their own, or of those that find the
     first call's cached.
     """
@@ -52,13 +59,12 @@ def _single(run: Run) -> list[Feature]:
     timings = run.timings[1:] if cached else run.timings
     name = run.experiment.name
     whole_s = median(timing.ttft_s for timing in timings)
-    inside = [_forward_s(timing) for timing in timings]
-    known = [seconds for seconds in inside if seconds is not None]
-    if len(known) < len(inside):
+    if not forward:
         return [Feature(f"{name}: TTFT", whole_s)]
+    inside_s = median(_forward_s(timing) or 0.0 for timing in timings)
     if run.experiment.group == "text":  # what reading the text takes; its one new token is no prompt worth modelling
-        return [Feature(f"{name}: outside of the engine", max(whole_s - median(known), 1e-5))]
-    return [Feature(f"{name}: TTFT", whole_s), Feature(f"{name}: forward", median(known))]
+        return [Feature(f"{name}: outside of the engine", max(whole_s - inside_s, 1e-5))]
+    return [Feature(f"{name}: TTFT", whole_s), Feature(f"{name}: forward", inside_s)]
 
 
 def _forward_s(timing: Timing) -> float | None:

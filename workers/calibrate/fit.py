@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from statistics import median
 
 from workers.calibrate.experiment import Run
-from workers.calibrate.features import Feature, features
+from workers.calibrate.features import Feature, features, tells_forward
 from workers.calibrate.measurement_file import Measurements
 from workers.calibrate.virtual_runner import VirtualRunner, requests_of
 from workers.simulated.cost_model import H200_QWEN3_8B, PARAMETERS, CostModel
@@ -141,7 +141,7 @@ class _Problem:
         self.measured: list[Feature] = []
         self._pieces: list[tuple[Run, Sequence[float], list[int]]] = []
         for run in measurements.runs:
-            found = features(run)
+            found = features(run, forward=tells_forward(run))
             if found:
                 self.measured += found
                 self._pieces.append(
@@ -175,7 +175,8 @@ class _Problem:
         runner = VirtualRunner(model, self._config)
         for (run, sent_s, _), requests in zip(self._pieces, self._requests, strict=True):
             if groups is None or run.experiment.group in groups:
-                for feature in features(runner.replay(run.experiment, requests, sent_s)):
+                simulated = runner.replay(run.experiment, requests, sent_s)
+                for feature in features(simulated, forward=tells_forward(run)):
                     found[feature.name] = feature
         return found
 
