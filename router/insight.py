@@ -14,6 +14,8 @@ from fastapi import APIRouter
 
 from router.clock import Clock
 from router.config import RouterConfig
+from router.dashboard.routes import dashboard_routes
+from router.dashboard.views import DashboardViews
 from router.experiment.desk import ExperimentDesk
 from router.experiment.routes import experiment_routes
 from router.experiment.shadow import shadows_of
@@ -25,6 +27,7 @@ from router.request.explain import Explainer, explain_routes
 from router.request.record import BodySink, OutcomeSink
 from router.telemetry.decision_log import DecisionLog
 from router.telemetry.recent_requests import RecentRequests
+from router.telemetry.traffic import Traffic
 from router.types import WorkerId
 
 
@@ -46,6 +49,18 @@ class Insight:
             self.decision_log = DecisionLog(
                 config.decision_log, trieway=version, block_bytes=config.prompt_key.block_bytes, clock=clock
             )
+        self.traffic = Traffic(clock)
+        self._views = DashboardViews(
+            registry=registry,
+            recent=self.recent,
+            traffic=self.traffic,
+            desk=self.desk,
+            shadows=self.shadows,
+            policy=policy,
+            policy_name=config.policy,
+            version=version,
+            clock=clock,
+        )
         registry.listen(self.steering.observe)
 
     def begin(self) -> None:
@@ -55,7 +70,7 @@ class Insight:
 
     @property
     def sinks(self) -> Sequence[OutcomeSink]:
-        return [self.recent.ended, self.desk.record]
+        return [self.recent.ended, self.traffic.observe, self.desk.record]
 
     @property
     def body_sinks(self) -> Sequence[BodySink]:
@@ -68,7 +83,7 @@ class Insight:
             spawn(self.decision_log.run())
 
     def routes(self) -> Sequence[APIRouter]:
-        return [explain_routes(self.recent), experiment_routes(self.desk)]
+        return [explain_routes(self.recent), experiment_routes(self.desk), dashboard_routes(self._views)]
 
     def _members(self) -> list[WorkerId]:
         """Workers that an experiment may count on: neither draining nor gone."""

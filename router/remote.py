@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 import httpx
+from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
@@ -61,11 +62,13 @@ def explain(request_id: str, url: str, as_json: bool) -> None:
 
 
 def _candidates(number: int, attempt: dict[str, Any]) -> Table:
-    terms = list(dict.fromkeys(name for each in attempt["candidates"] for name in each["terms_s"]))
+    costs = [term for each in attempt["candidates"] for term in each["terms_s"].items()]
+    terms = list(dict.fromkeys(name for name, seconds in costs if seconds))
     arm = f", arm {attempt['arm']}" if attempt["arm"] else ""
-    table = Table(title=f"attempt {number}: {attempt['policy']}{arm} chose {attempt['worker']} ({attempt['reason']})")
-    for column in ("worker", "in flight", "waiting", "match tokens", *(f"{term} ms" for term in terms), "cost ms"):
-        table.add_column(column, justify="left" if column == "worker" else "right")
+    title = f"attempt {number}: {attempt['policy']}{arm} chose {attempt['worker']} ({attempt['reason']}); costs in ms"
+    table = Table(title=title, title_justify="left", box=SIMPLE)
+    for column in ("worker", "in flight", "waiting", "match", *(term.replace("_", " ") for term in terms), "cost"):
+        table.add_column(column, justify="left" if column == "worker" else "right", no_wrap=column == "worker")
     for each in attempt["candidates"]:
         cells = [_number(each["in_flight"]), _number(each["waiting"]), _number(each["match_tokens"])]
         cells += [_milliseconds(each["terms_s"].get(term)) for term in terms]
@@ -78,7 +81,8 @@ def _ending(found: dict[str, Any]) -> Table | str:
     outcome = found["outcome"]
     if outcome is None:
         return "It is still running."
-    table = Table(title=f"what happened: {outcome['error'] or outcome['status']}, worker {outcome['worker']}")
+    title = f"what happened: {outcome['error'] or outcome['status']}, worker {outcome['worker']}"
+    table = Table(title=title, title_justify="left", box=SIMPLE)
     for column in ("", "expected", "actual"):
         table.add_column(column, justify="right" if column else "left")
     table.add_row("cached tokens", _number(outcome["expected_match_tokens"]), _number(outcome["cached_tokens"]))
@@ -139,7 +143,7 @@ def _show(report: dict[str, Any], as_json: bool) -> None:
     console = Console()
     console.print(f"{report['name']}: {report['state']}, for {report['age_s']:.0f} s. {report['why']}".strip())
     console.print(report["isolation_why"])
-    table = Table()
+    table = Table(box=SIMPLE)
     for column in ("arm", "policy", "share", "workers", "requests", "failed", "spilled"):
         table.add_column(column)
     for arm in report["arms"]:
@@ -155,9 +159,9 @@ def _show(report: dict[str, Any], as_json: bool) -> None:
 
 def _measures(comparison: dict[str, Any], primary: str) -> Table:
     title = f"{comparison['treatment']} against {comparison['control']}: {comparison['verdict']}. {comparison['why']}"
-    table = Table(title=title)
+    table = Table(title=title, title_justify="left", box=SIMPLE)
     for column in ("measure", comparison["control"], comparison["treatment"], "difference", "interval"):
-        table.add_column(column, justify="left" if column == "measure" else "right")
+        table.add_column(column, justify="left" if column == "measure" else "right", no_wrap=True)
     for row in comparison["measures"]:
         if row["control"] is None:
             continue

@@ -63,10 +63,14 @@ class Experiment:
         if self._workers is not None:
             ids = self._workers[place]
             own = [worker for worker in workers if worker.id in ids]
-        spilled = not own
-        decision = arm.policy.select(request, own or workers)
+        among = own or workers
         return Choice(
-            decision=decision, policy=arm.policy, policy_name=arm.policy_name, arm=arm.name, spilled=spilled
+            decision=arm.policy.select(request, among),
+            policy=arm.policy,
+            policy_name=arm.policy_name,
+            workers=among,
+            arm=arm.name,
+            spilled=not own,
         )
 
     def observe(self, event: FleetEvent) -> None:

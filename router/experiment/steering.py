@@ -16,11 +16,12 @@ from router.types import ArmName, Decision, FleetEvent, RoutingRequest, Workers
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Choice:
-    """A decision and who made it. `spilled`: none of the arm's own workers could take the request."""
+    """A decision, who made it, and among which workers. `spilled`: none of the arm's own could take the request."""
 
     decision: Decision
     policy: Policy
     policy_name: str
+    workers: Workers
     arm: ArmName | None = None
     spilled: bool = False
 
@@ -66,7 +67,8 @@ class Steering:
             choice = self.experiment.choose(request, workers)
             if choice is not None:
                 return choice
-        return Choice(decision=self._policy.select(request, workers), policy=self._policy, policy_name=self._name)
+        decision = self._policy.select(request, workers)
+        return Choice(decision=decision, policy=self._policy, policy_name=self._name, workers=workers)
 
     def shadow(self, request: RoutingRequest, workers: Workers, live: Decision) -> None:
         """Ask every shadow what it would have done. Nothing of it reaches the client."""

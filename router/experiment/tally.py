@@ -18,6 +18,8 @@ GROUPS = 256
 MAX_BLOCKS = 256
 """Blocks of time; when more are needed, neighbours are merged and every block is twice as long."""
 BINS = 900
+COARSE = 30
+"""Bins are also counted in runs of 30, so that a sum over a group's bins is short."""
 LOWEST_S = 1e-5
 BIN_WIDTH = 0.02
 """A bin is 2 % wide; 900 of them reach from 10 us to 650 s, and quantiles are interpolated within a bin."""
@@ -44,21 +46,29 @@ class TimeGrid:
 class RatioTally:
     """A ratio of sums, such as a mean (value over 1) or a share of tokens (cached over prompt)."""
 
+    __slots__ = (
+        "_block_bottom", "_block_top", "_bottom_bottom", "_grid", "_merges", "_top_bottom", "_top_top", "bottom",
+        "count", "group_bottom", "group_top", "top",
+    )  # fmt: skip
+
     def __init__(self, grid: TimeGrid) -> None:
         self.count = 0
         self.top = 0.0
         self.bottom = 0.0
-        self.group_top = array("d", bytes(8 * GROUPS))
-        self.group_bottom = array("d", bytes(8 * GROUPS))
-        self._block_top = array("d", bytes(8 * MAX_BLOCKS))
-        self._block_bottom = array("d", bytes(8 * MAX_BLOCKS))
-        self._squares = (0.0, 0.0, 0.0)
+        self.group_top = [0.0] * GROUPS
+        self.group_bottom = [0.0] * GROUPS
+        self._block_top = [0.0] * MAX_BLOCKS
+        self._block_bottom = [0.0] * MAX_BLOCKS
+        self._top_top = 0.0
+        self._top_bottom = 0.0
+        self._bottom_bottom = 0.0
         self._grid = grid
         self._merges = grid.merges
 
     def add(self, top: float, bottom: float, group: int, block: int) -> None:
         """One request. `block` comes from the grid, after which no tally may add an older numbering."""
-        self._follow_grid()
+        if self._merges < self._grid.merges:
+            self._follow_grid()
         self.count += 1
         self.top += top
         self.bottom += bottom
@@ -66,8 +76,9 @@ class RatioTally:
         self.group_bottom[group] += bottom
         self._block_top[block] += top
         self._block_bottom[block] += bottom
-        tt, tb, bb = self._squares
-        self._squares = (tt + top * top, tb + top * bottom, bb + bottom * bottom)
+        self._top_top += top * top
+        self._top_bottom += top * bottom
+        self._bottom_bottom += bottom * bottom
 
     @property
     def ratio(self) -> float | None:
@@ -76,8 +87,8 @@ class RatioTally:
     def variance_alone(self) -> float:
         """Variance of the ratio if every request were independent of every other."""
         mean = self.top / self.bottom
-        tt, tb, bb = self._squares
-        return max(0.0, tt - 2 * mean * tb + mean * mean * bb) / self.bottom**2
+        squares = self._top_top - 2 * mean * self._top_bottom + mean * mean * self._bottom_bottom
+        return max(0.0, squares) / self.bottom**2
 
     def variance_by_group(self) -> tuple[float, int]:
         """Variance of the ratio from the spread between groups, and how many groups have requests."""
@@ -102,7 +113,7 @@ class RatioTally:
             self._merges += 1
             for column in (self._block_top, self._block_bottom):
                 half = [column[2 * i] + column[2 * i + 1] for i in range(MAX_BLOCKS // 2)]
-                column[:] = array("d", half + [0.0] * (MAX_BLOCKS - len(half)))
+                column[:] = half + [0.0] * (MAX_BLOCKS - len(half))
 
 
 class QuantileTally:
@@ -112,6 +123,7 @@ class QuantileTally:
         self.count = 0
         self._bins = array("Q", bytes(8 * BINS))
         self._by_group = [array("I", bytes(4 * BINS)) for _ in range(GROUPS)]
+        self._coarse = [array("I", bytes(4 * BINS // COARSE)) for _ in range(GROUPS)]
         self._group_count = array("Q", bytes(8 * GROUPS))
 
     def add(self, value_s: float, group: int) -> None:
@@ -119,6 +131,7 @@ class QuantileTally:
         self.count += 1
         self._bins[place] += 1
         self._by_group[group][place] += 1
+        self._coarse[group][place // COARSE] += 1
         self._group_count[group] += 1
 
     def quantiles(self, shares: list[float]) -> list[float | None]:
@@ -136,7 +149,11 @@ class QuantileTally:
     def design_effect(self, value_s: float) -> float:
         """By how much correlation within groups inflates the variance of the share below `value_s`; at least 1."""
         place = min(BINS - 1, max(0, int(log(max(value_s, LOWEST_S) / LOWEST_S) / BIN_WIDTH)))
-        below = [sum(bins[:place]) for bins in self._by_group]
+        whole = place // COARSE
+        below = [
+            sum(coarse[:whole]) + sum(bins[whole * COARSE : place])
+            for coarse, bins in zip(self._coarse, self._by_group, strict=True)
+        ]
         share = sum(below) / self.count
         alone = share * (1 - share) * self.count
         used = sum(1 for count in self._group_count if count)

@@ -191,7 +191,7 @@ class Dispatcher:
         started_s = self._clock()
         choice = self._steering.choose(request, workers)
         progress.decided(choice, self._clock() - started_s)
-        self._explainer.decided(request, workers, choice, asked=progress.explain)
+        self._explainer.decided(request, choice, asked=progress.explain)
         self._steering.shadow(request, workers, choice.decision)
         return self._registry.get(choice.decision.worker)
 

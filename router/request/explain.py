@@ -15,7 +15,7 @@ from router.errors import UnknownRequest
 from router.experiment.steering import Choice
 from router.policies.explains import candidates_of
 from router.telemetry.recent_requests import Entry, ExplainConfig, RecentRequests, Weighed, Weighing
-from router.types import Decision, Outcome, RoutingRequest, Workers
+from router.types import Decision, Outcome, Reason, RoutingRequest
 
 
 def explain_headers(decision: Decision) -> list[tuple[bytes, bytes]]:
@@ -30,6 +30,15 @@ def explain_headers(decision: Decision) -> list[tuple[bytes, bytes]]:
     return headers
 
 
+PREDICTS = frozenset({Reason.PREFIX, Reason.PREFIX_BUSY, Reason.NO_PREFIX, Reason.LOWEST_COST})
+"""Reasons of policies that predict a match; for the others a match of 0 says nothing."""
+
+
+def expected_match_tokens(decision: Decision) -> int | None:
+    """The prefix match the policy expects, in tokens; None where it expects none in particular."""
+    return round(decision.match_tokens) if decision.match_tokens or decision.reason in PREDICTS else None
+
+
 class Explainer:
     """Weighs the workers once more for the record, at most `weigh_per_s` times a second unless a client asks."""
 
@@ -40,10 +49,11 @@ class Explainer:
         self._credit = config.weigh_per_s
         self._credit_at_s = clock()
 
-    def decided(self, request: RoutingRequest, workers: Workers, choice: Choice, *, asked: bool) -> None:
+    def decided(self, request: RoutingRequest, choice: Choice, *, asked: bool) -> None:
         """Note the decision and its candidates. Must be called before the policy observes the dispatch."""
         if not asked and not self._affordable():
             return
+        workers = choice.workers
         candidates = candidates_of(choice.policy, request, workers) or (None,) * len(workers)
         weighed = tuple(
             Weighed(
@@ -105,7 +115,7 @@ def _attempt(weighing: Weighing) -> dict[str, Any]:
         "arm": weighing.arm,
         "worker": decision.worker,
         "reason": decision.reason.value,
-        "expected_match_tokens": round(decision.match_tokens),
+        "expected_match_tokens": expected_match_tokens(decision),
         "expected_ttft_s": decision.expected_ttft_s,
         "candidates": [
             {
@@ -134,7 +144,7 @@ def _outcome(outcome: Outcome) -> dict[str, Any]:
         "status": outcome.status,
         "error": outcome.error,
         "attempts": outcome.attempts,
-        "expected_match_tokens": round(decision.match_tokens) if decision else None,
+        "expected_match_tokens": expected_match_tokens(decision) if decision else None,
         "cached_tokens": outcome.cached_tokens,
         "prompt_tokens": outcome.prompt_tokens,
         "completion_tokens": outcome.completion_tokens,

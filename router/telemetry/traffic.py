@@ -1,0 +1,104 @@
+"""The last ten minutes in steps of five seconds: requests, failures, TTFT, tokens, and the same per worker. Bounded.
+
+A sink of Outcomes, O(1) a request. Read by the dashboard. Not here: Prometheus (metrics), single requests
+(recent_requests).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from math import exp, floor, log
+
+from router.clock import Clock
+from router.types import Outcome, WorkerId
+
+STEP_S = 5.0
+STEPS = 120
+BIN = 0.05
+"""TTFT is counted in bins 5 % wide."""
+
+
+class Step:
+    """What ended within one step of time."""
+
+    __slots__ = ("cached_tokens", "failed", "prompt_tokens", "requests", "ttft")
+
+    def __init__(self) -> None:
+        self.requests = 0
+        self.failed = 0
+        self.prompt_tokens = 0
+        self.cached_tokens = 0
+        self.ttft: Counter[int] = Counter()
+
+    def add(self, outcome: Outcome) -> None:
+        self.requests += 1
+        self.failed += outcome.status >= 500
+        if outcome.ttft_s is not None:
+            self.ttft[floor(log(max(outcome.ttft_s, 1e-6)) / BIN)] += 1
+        if outcome.cached_tokens is not None and outcome.prompt_tokens is not None:
+            self.prompt_tokens += outcome.prompt_tokens
+            self.cached_tokens += outcome.cached_tokens
+
+
+class Traffic:
+    """Steps of the whole fleet and of every worker; step i of the ring holds the time that ends with it."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._steps: dict[int, dict[WorkerId | None, Step]] = {}
+
+    def observe(self, outcome: Outcome) -> None:
+        """Sink of Outcomes. Counts a request when it ends."""
+        now = int(self._clock() / STEP_S)
+        step = self._steps.get(now)
+        if step is None:
+            step = self._steps[now] = {None: Step()}
+            for old in [each for each in self._steps if each <= now - STEPS]:
+                del self._steps[old]
+        step[None].add(outcome)
+        worker = outcome.worker
+        if worker is not None:
+            if worker not in step:
+                step[worker] = Step()
+            step[worker].add(outcome)
+
+    def series(self) -> list[tuple[float, Step]]:
+        """(seconds ago, step), oldest first, the one that is still filling last; empty steps included."""
+        now = int(self._clock() / STEP_S)
+        found = [(now - place, self._steps.get(place)) for place in range(now - STEPS + 1, now + 1)]
+        return [(ago * STEP_S, step[None] if step else Step()) for ago, step in found]
+
+    def last_minute(self, worker: WorkerId) -> Step:
+        """What ended on one worker in the last minute."""
+        now = int(self._clock() / STEP_S)
+        steps = [self._steps[place].get(worker) for place in range(now - 11, now + 1) if place in self._steps]
+        return _sum(step for step in steps if step is not None)
+
+
+def _sum(steps: Iterable[Step]) -> Step:
+    total = Step()
+    for step in steps:
+        total.requests += step.requests
+        total.failed += step.failed
+        total.prompt_tokens += step.prompt_tokens
+        total.cached_tokens += step.cached_tokens
+        total.ttft.update(step.ttft)
+    return total
+
+
+def quantiles(ttft: Counter[int], shares: tuple[float, ...]) -> list[float | None]:
+    """Quantiles in seconds of a histogram of TTFT, within 5 %; None when it is empty."""
+    count = ttft.total()
+    if not count:
+        return [None] * len(shares)
+    found: list[float | None] = []
+    ordered = sorted(ttft.items())
+    for share in shares:
+        below = 0
+        for place, number in ordered:
+            below += number
+            if below >= share * count:
+                found.append(exp((place + 0.5) * BIN))
+                break
+    return found
