@@ -132,10 +132,9 @@ class ExpectedTtft:
     def _weigh(self, request: RoutingRequest, workers: Workers) -> list[Weighed]:
         config = self._config
         demand = self._demand(request)
-        now_s = max(request.at_s, self._now_s)
+        now_s = request.at_s if self._now_s < request.at_s < inf else self._now_s
         blocks, block_tokens, prompt_tokens = demand.blocks, demand.block_tokens, demand.prompt_tokens
         need_tokens = prompt_tokens + demand.answer_tokens
-        wanted = self._wanted.share * config.displaced_weight
         books = [self._books.get(worker.id, self._blank) for worker in workers]
         weighed: list[Weighed] = []
         for book in books:
@@ -145,12 +144,15 @@ class ExpectedTtft:
             own_s = book.rate.seconds(new, cached)
             wait_s = book.backlog_s(now_s)
             memory_s = config.memory_weight * book.memory_wait_s(blocks, found, block_tokens, need_tokens)
+            displaced_s, used_s = book.displaced(new + demand.answer_tokens)
+            if displaced_s > 0.0:
+                displaced_s *= config.displaced_weight * self._wanted.share(now_s - used_s)
             terms = (
                 wait_s,
                 memory_s,
                 own_s,
                 own_s * len(book.running) * config.decode_weight,
-                wanted * book.displaced_s(new + demand.answer_tokens),
+                displaced_s,
             )
             weighed.append((found, terms))
         return weighed
@@ -205,6 +207,11 @@ class ExpectedTtft:
         demand = self._demand(request)
         self._note_wanted(demand.blocks)
         booking = book.dispatched(request.request_id, demand, self._now_s)
+        start = 0
+        for end, tick, used_s in booking.use.before:
+            if tick:
+                self._wanted.learn((end - start) * demand.block_tokens, self._now_s - used_s, again=True)
+            start = end
         self._forecast.dispatched(self._now_s, booking.own_s)
         self._where[request.request_id] = (worker, booking, request)
 
@@ -248,16 +255,13 @@ class ExpectedTtft:
         """Was something evicted, and held nowhere else, that this prompt asks for again?"""
         books = self._books.values()
         depth = max((book.image.match(blocks) for book in books), default=0)
-        if depth < len(blocks):
-            block = blocks[depth]
-            for book in books:
-                tokens = book.evicted.pop(block, None)
-                if tokens is not None:
-                    self._wanted.learn(wanted_tokens=tokens)
         for book in books:
-            if book.unwanted_tokens:
-                self._wanted.learn(unwanted_tokens=book.unwanted_tokens)
-                book.unwanted_tokens = 0.0
+            gone = book.asked_again(blocks[depth]) if depth < len(blocks) else None
+            if gone is not None:
+                self._wanted.learn(gone[0], self._now_s - gone[1], again=True)
+            while book.unwanted:
+                tokens, used_s = book.unwanted.pop()
+                self._wanted.learn(tokens, self._now_s - used_s, again=False)
 
     def _left(self, worker: WorkerId) -> None:
         self._books.pop(worker, None)

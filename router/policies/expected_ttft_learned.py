@@ -4,7 +4,7 @@ evicted is asked for again. Arithmetic; called by expected_ttft only.
 
 from __future__ import annotations
 
-from math import exp, log
+from math import exp, log, log2
 
 MOST_MODELS = 256
 """Models whose scale is kept; names come from clients."""
@@ -38,24 +38,49 @@ class TokenScale:
 
 
 class Wanted:
-    """The share of evicted tokens that are asked for again while no worker holds them."""
+    """The share of cached tokens that are asked for again, given how long ago they were last used.
 
+    Ages are counted in half octaves. A stretch of tokens ends its life in one of two ways: used again at some age, or
+    evicted and not asked for during two more turnovers of the cache.
+    """
+
+    BUCKETS = 48
     PRIOR, PRIOR_TOKENS = 0.35, 500_000.0
     """Start of the share, and how many tokens of evidence it weighs."""
     MOST_TOKENS = 2e7
     """Evidence beyond this is old: it is halved."""
 
     def __init__(self) -> None:
-        self._wanted = self.PRIOR * self.PRIOR_TOKENS
-        self._all = self.PRIOR_TOKENS
+        self._again = [0.0] * self.BUCKETS
+        self._never = [0.0] * self.BUCKETS
+        self._total = 0.0
+        self._shares: list[float] | None = None
 
-    @property
-    def share(self) -> float:
-        return self._wanted / self._all
+    def share(self, age_s: float) -> float:
+        """For tokens last used `age_s` ago."""
+        if self._shares is None:
+            self._shares = self._worked_out()
+        return self._shares[self._bucket(age_s)]
 
-    def learn(self, *, wanted_tokens: float = 0.0, unwanted_tokens: float = 0.0) -> None:
-        self._wanted += wanted_tokens
-        self._all += wanted_tokens + unwanted_tokens
-        if self._all > self.MOST_TOKENS:
-            self._wanted /= 2
-            self._all /= 2
+    def learn(self, tokens: float, age_s: float, *, again: bool) -> None:
+        (self._again if again else self._never)[self._bucket(age_s)] += tokens
+        self._total += tokens
+        self._shares = None
+        if self._total > self.MOST_TOKENS:
+            self._again = [value / 2 for value in self._again]
+            self._never = [value / 2 for value in self._never]
+            self._total /= 2
+
+    def _worked_out(self) -> list[float]:
+        again, never = self.PRIOR * self.PRIOR_TOKENS, (1 - self.PRIOR) * self.PRIOR_TOKENS
+        shares = []
+        for more, none in zip(reversed(self._again), reversed(self._never), strict=True):
+            # Of those used again in this bucket, half were still to come in its middle.
+            never += none
+            shares.append((again + more / 2) / (again + more / 2 + never))
+            again += more
+        return shares[::-1]
+
+    def _bucket(self, age_s: float) -> int:
+        """0.1 s and less, then half octaves up to two weeks."""
+        return min(self.BUCKETS - 1, max(0, int(2 * log2(max(age_s, 0.1) / 0.1))))

@@ -20,6 +20,8 @@ SAME_STEP_S = 0.003
 """First tokens no further apart than this came from the same prefill step: one decode step takes longer."""
 SETTLED_S = 0.25
 """A load report may miss requests sent to the worker less than this before it."""
+MOST_EVICTED = 8192
+"""Evicted prompts remembered per worker, at most."""
 LOST_S = 30.0
 """A worker that reports nothing running has answered, or lost, whatever was sent to it longer ago than this."""
 
@@ -69,8 +71,9 @@ class WorkerBook:
         self.answers_tokens = 0.0  # room that requests in flight may need for their answers
         self.answer_s = 2.0  # decoding of a mean answer by itself: 300 tokens at 7 ms, until it is learned
         self._decode_step_s = 0.007
-        self.evicted: OrderedDict[int, float] = OrderedDict()
-        self.unwanted_tokens = 0.0  # evicted and long forgotten; collected by the policy
+        self.evicted: OrderedDict[int, tuple[float, float]] = OrderedDict()  # first block: tokens, time of last use
+        self._evicted_tokens = 0.0
+        self.unwanted: list[tuple[float, float]] = []  # tokens and times of what nobody asked for; the policy takes it
         self.reports_cache = False
         self._reported_capacity = False
         self._base_capacity = capacity_tokens
@@ -115,15 +118,15 @@ class WorkerBook:
             return 0.0
         return short / capacity * self.answer_s
 
-    def displaced_s(self, new_tokens: float) -> float:
-        """Seconds of prefill to compute again what would be evicted for `new_tokens` more."""
+    def displaced(self, new_tokens: float) -> tuple[float, float]:
+        """Seconds of prefill to compute again what would be evicted for `new_tokens` more, and its last use."""
         image = self.image
         over_tokens = image.size_tokens + new_tokens - image.capacity_tokens
         oldest = image.oldest()
         if over_tokens <= 0.0 or oldest is None:
-            return 0.0
+            return 0.0, 0.0
         _, token, pair, _ = self.rate.costs
-        return min(over_tokens, new_tokens) * (token + pair * oldest.end * oldest.block_tokens)
+        return min(over_tokens, new_tokens) * (token + pair * oldest.end * oldest.block_tokens), oldest.used_s
 
     # -- what happened -------------------------------------------------------------------------------------------
 
@@ -133,7 +136,7 @@ class WorkerBook:
         prompt_tokens = max(demand.prompt_tokens, 1.0)
         found = self.image.match(blocks)
         evicted_before = found < len(blocks) and blocks[found] in self.evicted
-        use = self.image.use(blocks, block_tokens, max(0.0, prompt_tokens - len(blocks) * block_tokens))
+        use = self.image.use(blocks, block_tokens, max(0.0, prompt_tokens - len(blocks) * block_tokens), at_s)
         booking = Booking(request_id, use, at_s)
         booking.stream = demand.stream
         booking.prompt_tokens = prompt_tokens
@@ -163,7 +166,7 @@ class WorkerBook:
         self._credit_s = 0.0
         booking.first_s = at_s
         self.running[booking.request_id] = booking
-        self.image.reuse(booking.entry)
+        self.image.reuse(booking.entry, at_s)
 
     def ended(self, booking: Booking, at_s: float, answer_tokens: float, *, computed: bool) -> None:
         """It is over. `computed`: its prompt was read, and stays cached with `answer_tokens` of answer."""
@@ -176,7 +179,7 @@ class WorkerBook:
             self.answers_tokens = 0.0
         if computed:
             partial = booking.prompt_tokens - len(booking.entry.blocks) * booking.entry.block_tokens
-            self.image.reuse(booking.entry)
+            self.image.reuse(booking.entry, at_s)
             self.image.grow(booking.entry, max(0.0, partial) + answer_tokens)
             if booking.first_s is not None and booking.stream and answer_tokens > 8:
                 self._measure_decode(at_s - booking.first_s, answer_tokens)
@@ -191,7 +194,7 @@ class WorkerBook:
         expected = min(booking.use.found_blocks * block_tokens, booking.prompt_tokens)
         if cached_tokens < expected - slack_tokens and self.reports_cache:
             keep = int(cached_tokens / block_tokens)
-            tick = next((used_at for end, used_at in booking.use.before if end > keep), 0)
+            tick = next((used_at for end, used_at, _ in booking.use.before if end > keep), 0)
             if tick:
                 self.image.forget_until(tick)
                 self._resize(shrink=True)
@@ -229,6 +232,7 @@ class WorkerBook:
         """The image starts empty; speed and booked work stay."""
         self.image.clear()
         self.evicted.clear()
+        self._evicted_tokens = 0.0
 
     def token_s(self) -> float:
         """Seconds per uncached token of a middling prompt."""
@@ -279,10 +283,20 @@ class WorkerBook:
         self._factor = max(low, min(high, self._factor))
         self.image.capacity_tokens = self._base_capacity * self._factor
 
-    def _note_eviction(self, block: int, depth: int, tokens: float) -> None:
-        """Remember what went, to see whether it is asked for again."""
-        del depth
-        self.evicted[block] = tokens
-        self.evicted.move_to_end(block)
-        if len(self.evicted) > 4096:
-            self.unwanted_tokens += self.evicted.popitem(last=False)[1]
+    def asked_again(self, block: int) -> tuple[float, float] | None:
+        """Whether an entry that starts here was evicted: its tokens and the time of its last use. It is forgotten."""
+        gone = self.evicted.pop(block, None)
+        if gone is not None:
+            self._evicted_tokens -= gone[0]
+        return gone
+
+    def _note_eviction(self, entry: Entry) -> None:
+        """Remember what went, for about two more turnovers of the cache, to see whether it is asked for again."""
+        block = entry.blocks[entry.first - entry.base]
+        self.asked_again(block)
+        self.evicted[block] = (entry.tokens, entry.used_s)
+        self._evicted_tokens += entry.tokens
+        while self._evicted_tokens > 2 * self.image.capacity_tokens or len(self.evicted) > MOST_EVICTED:
+            _, gone = self.evicted.popitem(last=False)
+            self._evicted_tokens -= gone[0]
+            self.unwanted.append(gone)

@@ -24,7 +24,7 @@ class Entry:
                    | newer   |  this entry's own blocks         | tail: partial block and answer
     """
 
-    __slots__ = ("base", "block_tokens", "blocks", "first", "held", "stored", "tail_tokens", "used_at")
+    __slots__ = ("base", "block_tokens", "blocks", "first", "held", "stored", "tail_tokens", "used_at", "used_s")
 
     def __init__(self, blocks: Sequence[int], block_tokens: float, tail_tokens: float) -> None:
         self.blocks = blocks
@@ -35,6 +35,7 @@ class Entry:
         self.held = True  # a request runs or waits: SGLang locks what it uses
         self.stored = False
         self.used_at = 0
+        self.used_s = 0.0
 
     @property
     def end(self) -> int:
@@ -49,24 +50,24 @@ class Entry:
 @dataclass(frozen=True, slots=True)
 class Use:
     """What a use found: leading `found_blocks`, and when stretches of them were used before, as (depth where the
-    stretch ends, tick), shallowest first. The tick is 0 for what a request in flight holds.
+    stretch ends, tick, time), shallowest first. The tick is 0 for what a request in flight holds.
     """
 
     entry: Entry
     found_blocks: int
-    before: tuple[tuple[int, int], ...]
+    before: tuple[tuple[int, int, float], ...]
 
 
 class CacheImage:
-    """At most `capacity_tokens` and `capacity_blocks`, except for what is held. `evicted` is told the first block
-    of every entry that goes for want of room, its depth past that block, and its tokens.
+    """At most `capacity_tokens` and `capacity_blocks`, except for what is held. `evicted` is told every entry
+    that goes for want of room, just before.
     """
 
     def __init__(
         self,
         capacity_tokens: float,
         capacity_blocks: int,
-        evicted: Callable[[int, int, float], None] | None = None,
+        evicted: Callable[[Entry], None] | None = None,
     ) -> None:
         self.capacity_tokens = capacity_tokens
         self.capacity_blocks = capacity_blocks
@@ -102,16 +103,18 @@ class CacheImage:
         """The entry that goes next, unless it is held; None when nothing is stored."""
         return next(iter(self._recent.values()), None)
 
-    def use(self, blocks: Sequence[int], block_tokens: float, tail_tokens: float) -> Use:
+    def use(self, blocks: Sequence[int], block_tokens: float, tail_tokens: float, at_s: float = 0.0) -> Use:
         """A request uses this prompt: all of it becomes the most recent, and is held until `release`. O(blocks)."""
         entry = Entry(blocks, block_tokens, tail_tokens)
+        entry.used_s = at_s
         self._held.add(entry)
         found, before = self._take(entry)
         self._shrink()
         return Use(entry, found, tuple(before))
 
-    def reuse(self, entry: Entry) -> None:
+    def reuse(self, entry: Entry, at_s: float = 0.0) -> None:
         """The request goes on with its prompt: it is the most recent again. Only while held."""
+        entry.used_s = at_s
         self._take(entry)
         self._shrink()
 
@@ -197,7 +200,7 @@ class CacheImage:
             if entry.held:
                 self.held_tokens += tokens
 
-    def _take(self, entry: Entry) -> tuple[int, list[tuple[int, int]]]:
+    def _take(self, entry: Entry) -> tuple[int, list[tuple[int, int, float]]]:
         """Makes `entry` the most recent owner of all its blocks. Its list of blocks must be whole."""
         blocks, owner = entry.blocks, self._owner
         if entry.stored:
@@ -206,7 +209,7 @@ class CacheImage:
             del self._recent[entry.used_at]
         else:
             limit, found = len(blocks), self.match(blocks)
-        before: list[tuple[int, int]] = []
+        before: list[tuple[int, int, float]] = []
         depth = 0
         while depth < found:
             holder = owner.get(blocks[depth])
@@ -214,7 +217,7 @@ class CacheImage:
                 depth += 1
                 continue
             end = self._end_of(holder, blocks, depth, found)
-            before.append((end, 0 if holder.held else holder.used_at))
+            before.append((end, 0 if holder.held else holder.used_at, holder.used_s))
             self._lose(holder, end)
             depth = end
         owner.update(zip(blocks[:limit] if limit < len(blocks) else blocks, repeat(entry)))
@@ -272,9 +275,8 @@ class CacheImage:
             if entry.held:
                 self._take(entry)
                 continue
-            cut = entry.first - entry.base
-            if self._evicted is not None and cut < len(entry.blocks):
-                self._evicted(entry.blocks[cut], entry.end, entry.tokens)
+            if self._evicted is not None and entry.first < entry.end:
+                self._evicted(entry)
             self._drop(entry)
 
     def _drop(self, entry: Entry) -> None:
