@@ -124,6 +124,9 @@ for _name, _summary in (
     ("scenarios", "List the scenarios that come with Trieway."),
 ):
     loadtest.add_command(LazyCommand(_name, f"loadtests.scenario_command:{_name}", _summary))
+loadtest.add_command(
+    LazyCommand("export", "loadtests.export_command:export", "Write a workload's calls for sglang.bench_serving.")
+)
 
 
 @loadtest.command()
@@ -153,11 +156,12 @@ def trace(trace: Path, limit: int | None, tools: Path | None, **target: Any) -> 
 def workload(name: str, sessions: int, sessions_per_s: float, settings: Sequence[str], **target: Any) -> None:
     """Generate traffic of one kind: no trace needed."""
     chosen = Target(**target)
-    made = _workload(name, settings, chosen.seed)
+    made = chosen_workload(name, settings, chosen.seed)
     _run(generate(made, sessions=sessions, sessions_per_s=sessions_per_s), name, chosen)
 
 
-def _workload(name: str, settings: Sequence[str], seed: int) -> Workload:
+def chosen_workload(name: str, settings: Sequence[str], seed: int) -> Workload:
+    """A workload with the sizes that `--set` gives. Raises BadParameter."""
     kind: Any = WORKLOADS[name]  # a dataclass; its fields are what --set may name
     keys = [field.name for field in dataclasses.fields(kind) if field.name != "seed"]
     values: dict[str, object] = {"seed": seed}
