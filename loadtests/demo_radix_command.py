@@ -21,7 +21,7 @@ from loadtests.interrupt import Interrupted, run_until_interrupted
 from loadtests.lazy_command import EXTRA_MODULES, missing_extra
 from loadtests.processes import ChildExited
 
-_BAR_CHARACTERS = 18
+_BAR_CHARACTERS = 16
 _PICTURES = (".png", ".svg", ".pdf")
 EXIT_INTERRUPTED = 130  # as shells report a program ended by Ctrl-C
 

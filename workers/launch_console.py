@@ -5,8 +5,9 @@ Called by launch and launch_command. Measures and decides nothing.
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import rich.console
@@ -19,7 +20,7 @@ from workers.placement import Plan
 from workers.sglang.command import shell_line
 from workers.sglang.process import ServerProcess, State
 
-_LOOKS_PER_S = 2.0
+_REPORT_EVERY_S = 30.0
 _STYLES = {State.READY: "green", State.CRASHED: "yellow", State.FAILED: "red"}
 _LINE_CHARACTERS = 100
 
@@ -41,10 +42,7 @@ class Console:
     def plan(self, plan: Plan, machine: Machine, extra: Sequence[str], python: str) -> None:
         """The servers, the remarks and the commands."""
         first = plan.workers[0]
-        self.say(
-            f"{len(plan.workers)} SGLang server{'s' if len(plan.workers) > 1 else ''} of {first.model}, "
-            f"tp {first.tp_size}, dp {first.dp_size}:"
-        )
+        self.say(f"{_servers(len(plan.workers))} of {first.model}, tp {first.tp_size}, dp {first.dp_size}:")
         table = Table(box=None, pad_edge=False)
         for title in ("server", "GPUs", "port", "KV events"):
             table.add_column(title)
@@ -71,31 +69,60 @@ class Console:
     def progress(self, servers: Sequence[ServerProcess]) -> Iterator[None]:
         """On a terminal: a table that follows each server's log until the block is left."""
         self.say(f"\nStarting; the logs are in {servers[0].log.parent}. Loading a model takes minutes.")
-        if not self._out.is_terminal:
-            yield
-            return
         begun_s = time.monotonic()
+        if not self._out.is_terminal:
+            with self._every(_REPORT_EVERY_S, lambda: self._report(servers, begun_s)):
+                yield
+            return
         self._live = True
         try:
-            with Live(get_renderable=lambda: _progress(servers, begun_s), console=self._out, transient=False) as live:
-                live.auto_refresh = True
+            with Live(get_renderable=lambda: _progress(servers, begun_s), console=self._out, refresh_per_second=2):
                 yield
         finally:
             self._live = False
+
+    def _report(self, servers: Sequence[ServerProcess], begun_s: float) -> None:
+        """A line for each server that still starts, where no live table can be shown."""
+        for server in servers:
+            if server.state is State.STARTING:
+                line = server.last_line()[:_LINE_CHARACTERS]
+                self.say(f"{server.name}: starting since {time.monotonic() - begun_s:.0f} s; it logged: {line}")
+
+    @staticmethod
+    @contextmanager
+    def _every(period_s: float, act: Callable[[], None]) -> Iterator[None]:
+        loop = asyncio.get_running_loop()
+        timer: asyncio.TimerHandle | None = None
+
+        def again() -> None:
+            nonlocal timer
+            act()
+            timer = loop.call_later(period_s, again)
+
+        timer = loop.call_later(period_s, again)
+        try:
+            yield
+        finally:
+            timer.cancel()
 
     def all_ready(self, plan: Plan) -> None:
         """What runs, and the router's command that uses it."""
         workers = " ".join(f"--worker {spec.name}={spec.url}" for spec in plan.workers)
         self.say(
-            f"\nAll {len(plan.workers)} are ready. Put a router before them:\n\n  trieway serve {workers}\n\n"
+            f"\nReady: {_servers(len(plan.workers))}. Put a router before them:\n\n  trieway serve {workers}\n\n"
             "Ctrl-C stops them."
         )
 
 
+def _servers(count: int) -> str:
+    return f"{count} SGLang server{'s' * (count > 1)}"
+
+
 def _progress(servers: Sequence[ServerProcess], begun_s: float) -> Table:
     table = Table(box=None, pad_edge=False)
-    for title in ("server", "state", "seconds", "last line of its log"):
-        table.add_column(title, no_wrap=True)
+    for title, width in (("server", max(len(each.name) for each in servers)), ("state", 8), ("seconds", 7)):
+        table.add_column(title, no_wrap=True, min_width=width)
+    table.add_column("last line of its log", no_wrap=True)
     for server in servers:
         seconds = server.ready_after_s if server.ready_after_s is not None else time.monotonic() - begun_s
         style = _STYLES.get(server.state, "")

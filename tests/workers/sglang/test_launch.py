@@ -28,7 +28,7 @@ def alive(pid: int) -> bool:
 def running(machine: Any, ports: tuple[int, int]) -> Any:
     """The launcher with two servers that are ready."""
     process = machine.start(*options(ports))
-    machine.until(lambda: "All 2 are ready" in machine.output() or process.poll() is not None, "both ready")
+    machine.until(lambda: "Ready: 2 SGLang servers" in machine.output() or process.poll() is not None, "both ready")
     assert process.poll() is None, machine.output()
     return process
 
@@ -88,7 +88,7 @@ def test_one_that_crashes_too_often_is_given_up_with_its_last_lines_and_the_othe
     machine: Any, ports: tuple[int, int]
 ) -> None:
     process = machine.start(*options(ports, "--restarts", "1"))
-    machine.until(lambda: "All 2 are ready" in machine.output(), "both ready")
+    machine.until(lambda: "Ready: 2 SGLang servers" in machine.output(), "both ready")
     (machine.orders / f"fail-{ports[0]}").touch()
     os.kill(int(machine.starts(ports[0])[0][0]), signal.SIGKILL)
     machine.until(lambda: "Its last lines:" in machine.output(), "given up")
@@ -122,7 +122,7 @@ def test_a_server_that_is_never_ready_is_given_up_in_time(machine: Any, ports: t
 def test_tensor_and_data_parallel_servers_get_their_gpus_and_flags(machine: Any, ports: tuple[int, int]) -> None:
     machine.has_gpus(4, "crossed_pairs_4")
     machine.start(*options(ports, "--tp", "2", "--dp", "2"))
-    machine.until(lambda: "All 1 are ready" in machine.output(), "ready")
+    machine.until(lambda: "Ready: 1 SGLang server." in machine.output(), "ready")
     info = httpx.get(f"http://127.0.0.1:{ports[0]}/server_info", timeout=30).json()
 
     assert machine.starts(ports[0])[0][1:] == ["PCI_BUS_ID", "0,2,1,3"]
