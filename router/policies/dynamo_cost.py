@@ -45,6 +45,7 @@ class DynamoCostConfig:
     prefill_load_scale: float = knob(1.0, "weight of prefill work against blocks in use")
     overlap_credit: float = knob(1.0, "share of a match that is taken off the prefill work")
     temperature: float = knob(0.0, "above 0, draw from a softmax over costs scaled to [0, 1]")
+    share_active_blocks: bool = knob(True, "blocks that active requests share count once")
     ttl_s: float = knob(120.0, "seconds for which a dispatched prompt is believed to be cached")
     max_blocks: int = knob(1_048_576, "prompt blocks remembered per worker; beyond it, cut to 80 %")
 
@@ -126,8 +127,14 @@ class DynamoCost:
         if known is None:
             return self._config.prefill_load_scale * max(key.prompt_tokens - credit, 0.0) + key.prompt_tokens
         prefill = max(known.prefill_tokens + key.prompt_tokens - credit, 0.0)
-        incoming = key.prompt_tokens - _leading(key.blocks, known.active) * key.block_tokens
+        incoming = self._added_tokens(known, key)
         return self._config.prefill_load_scale * prefill + known.active_tokens + incoming
+
+    def _added_tokens(self, worker: _Worker, key: PromptKey) -> float:
+        """Active tokens that a request adds to those of the other active ones."""
+        if not self._config.share_active_blocks:
+            return key.prompt_tokens
+        return key.prompt_tokens - _leading(key.blocks, worker.active) * key.block_tokens
 
     def _draw(self, costs: Sequence[float]) -> int:
         low, span = min(costs), max(costs) - min(costs)
@@ -145,7 +152,7 @@ class DynamoCost:
         self._bookings[request.request_id] = booking
         known.requests += 1
         known.prefill_tokens += booking.prefill_tokens
-        known.active_tokens += key.prompt_tokens - _leading(key.blocks, known.active) * key.block_tokens
+        known.active_tokens += self._added_tokens(known, key)
         known.active.update(key.blocks)
         known.index.insert(key.blocks, self._now_s)
         known.index.expire(self._now_s - self._config.ttl_s)
@@ -169,7 +176,7 @@ class DynamoCost:
             known.active[block] -= 1
             if known.active[block] <= 0:
                 del known.active[block]
-        known.active_tokens -= key.prompt_tokens - _leading(key.blocks, known.active) * key.block_tokens
+        known.active_tokens -= self._added_tokens(known, key)
         if known.requests == 0:
             known.prefill_tokens = known.active_tokens = 0.0  # what rounding has left
 

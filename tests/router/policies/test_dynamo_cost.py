@@ -115,6 +115,17 @@ def test_blocks_that_active_requests_share_count_once() -> None:
     assert chosen(policy, request(20)) == {"w1"}
 
 
+def test_shared_blocks_can_be_counted_for_each_request() -> None:
+    policy = dynamo(overlap_credit=0.0, share_active_blocks=False)
+    dispatch(policy, request(1, 2, 3, name="a"), "w0")
+    dispatch(policy, request(1, 2, 3, 4, name="b"), "w0")  # 700 tokens
+    dispatch(policy, request(5, 6, 7, 8, 9, name="c"), "w1")  # 500
+    for name, worker in (("a", "w0"), ("b", "w0"), ("c", "w1")):
+        first_token(policy, name, worker)
+
+    assert chosen(policy, request(20)) == {"w1"}
+
+
 def test_a_prompt_is_forgotten_two_minutes_after_its_last_use() -> None:
     policy = dynamo()
     dispatch(policy, request(1, 2, name="a"), "w1", at_s=0.0)
