@@ -125,7 +125,7 @@ class HealthMonitor:
 
     async def _answered(self, base_url: str) -> None:
         workers = self._registry.at(base_url)
-        if any(worker.models is None or worker.state is not WorkerState.READY for worker in workers):
+        if any(_is_unread(worker) for worker in workers):
             await self._read_models(base_url)
             await self._read_facts(base_url)
         for worker in self._registry.at(base_url):
@@ -169,3 +169,8 @@ class HealthMonitor:
             self._registry.set_ranks(base_url, facts.dp_size)
         for worker in self._registry.at(base_url):
             self._registry.set_facts(worker, facts)
+
+
+def _is_unread(worker: Worker) -> bool:
+    """Whether its models and facts must be read, again or for the first time."""
+    return worker.models is None or worker.facts_stale or worker.state is not WorkerState.READY

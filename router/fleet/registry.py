@@ -178,6 +178,7 @@ class Registry:
             worker.reports_cached = facts.cache_report
         if before is not None and before.identity != facts.identity:
             self.restarted(worker, "its /server_info is another one")
+        worker.facts_stale = False
 
     def report_load(self, worker: Worker, load: LoadReport) -> None:
         """A load report came."""
@@ -185,7 +186,8 @@ class Registry:
         self.emit(LoadReported(worker=worker.id, load=load, at_s=load.at_s))
 
     def restarted(self, worker: Worker, why: str) -> None:
-        """The worker is a new process: what was known of its cache is gone."""
+        """The worker is a new process: what was known of its cache is gone, and its facts are read again."""
+        worker.facts_stale = True
         log.warning("worker %s was restarted: %s", worker.id, why)
         self.cache_cleared(worker)
 

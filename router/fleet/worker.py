@@ -40,6 +40,7 @@ class Worker:
         "base_url",
         "extra_headers",
         "facts",
+        "facts_stale",
         "failures",
         "id",
         "in_flight",
@@ -71,6 +72,7 @@ class Worker:
         self.load: LoadReport | None = None
         self.kv_feed: FeedState | None = None
         self.facts: ServerFacts | None = None
+        self.facts_stale = False
         self.reports_cached: bool | None = None
         self.models: frozenset[str] | None = None
         self.model_cards: tuple[dict[str, Any], ...] = ()

@@ -191,6 +191,35 @@ async def test_a_worker_that_leaves_or_publishes_no_more_is_known_no_more() -> N
         await follower.until(lambda: follower.match(1) is None)
 
 
+async def test_a_replay_that_nobody_answers_is_given_up() -> None:
+    publisher = Publisher()
+    publisher.task.cancel()
+    async with following(publisher) as follower:
+        follower.events._config = KvEventsConfig(replay_timeout_s=0.05)
+        await publisher.store(1)
+        await publisher.store(2)
+        await follower.until(lambda: follower.worker.kv_feed is not None and follower.worker.kv_feed.gaps == 0)
+        publisher.sequence += 1
+        await publisher.store(3)
+        await follower.until(lambda: follower.worker.kv_feed is not None and follower.worker.kv_feed.gaps == 1)
+
+        assert follower.match(3) is None
+
+
+async def test_an_address_that_is_none_costs_no_other_worker_its_feed() -> None:
+    publisher = Publisher()
+    async with following(publisher) as follower:
+        other = follower.registry.add("http://127.0.0.1:2", "odd")
+        odd = KvEventsAt(host="no host", port=1, topic="", block_tokens=PAGE)
+        follower.registry.set_facts(other, ServerFacts(identity="2", kv_events=odd))
+        await follower.until(lambda: other.kv_feed is not None)
+        await publisher.store(1)
+        await follower.until(lambda: follower.match(1) == 4 * PAGE)
+
+        assert other.kv_feed is not None
+        assert not other.kv_feed.usable
+
+
 async def test_odd_messages_do_no_harm() -> None:
     publisher = Publisher()
     async with following(publisher, replay=False) as follower:

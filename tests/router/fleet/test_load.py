@@ -124,6 +124,18 @@ def test_what_a_report_can_do_without_is_unknown_when_odd() -> None:
     assert (report.token_usage, report.waiting_uncached_tokens) == (None, None)
 
 
+async def test_after_a_restart_between_two_probes_the_facts_are_read_again() -> None:
+    async with upstream() as worker:
+        worker.gets["/v1/loads"] = answer({"loads": [{**CORE, "total_prefill_uncached_tokens": 900}]})
+        worker.gets["/server_info"] = answer({"version": "0.5.21"})
+        quick = {"interval_s": 0.05, "retry_interval_s": 0.05}
+        async with running(config(worker.url, load={"interval_s": 0.02}, health=quick)) as router:
+            await router.until(lambda all_: all_["w1"]["load"] is not None)
+            worker.gets["/server_info"] = answer({"version": "0.5.22"})
+            worker.gets["/v1/loads"] = answer({"loads": [{**CORE, "total_prefill_uncached_tokens": 5}]})
+            await router.until(lambda all_: all_["w1"]["version"] == "0.5.22")
+
+
 async def test_a_running_router_polls_and_shows_load_and_age() -> None:
     async with upstream() as worker:
         worker.gets["/v1/loads"] = answer({"loads": [CORE]})

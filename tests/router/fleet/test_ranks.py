@@ -74,11 +74,14 @@ async def test_a_server_is_drained_and_removed_by_its_name_and_a_rank_by_its_own
     async with upstream() as server:
         server.gets["/server_info"] = answer(INFO)
         async with running(config(f"gpu={server.url}"), ready=2) as router:
+            shown = [await router.client.get(f"/workers/{name}") for name in ("gpu", "gpu%230", "gpu2")]
             one = await router.client.post("/workers/gpu%231/drain")
             seen = await router.workers()
             both = await router.client.delete("/workers/gpu")
             left = await router.workers()
 
+    assert [each["id"] for each in shown[0].json()["workers"]] == ["gpu#0", "gpu#1"]
+    assert (shown[1].json()["id"], shown[2].status_code) == ("gpu#0", 404)
     assert one.json()["id"] == "gpu#1"
     assert [each["state"] for each in seen.values()] == ["ready", "draining"]
     assert [each["state"] for each in both.json()["workers"]] == ["gone", "gone"]

@@ -15,6 +15,7 @@ import pytest
 from router.errors import ConfigError
 from router.fleet.kv_events import KvEvents, KvEventsConfig
 from router.fleet.registry import Registry
+from router.fleet.server_info import ServerFacts
 from router.prefix.page_hash import Mark
 from router.request import exact
 from router.request.exact import WRONG_IN_A_ROW, ExactConfig, ExactMatch, ExactMatcher
@@ -122,6 +123,44 @@ def test_a_key_is_corrected_to_the_true_size(estimate: float, block: float) -> N
     key = found.corrected(PromptKey(blocks=[1], block_tokens=10.0, prompt_tokens=estimate))
 
     assert (key.prompt_tokens, key.block_tokens) == (100.0, block)
+
+
+async def until_known(known: ExactMatcher, asked: ParsedRequest) -> ExactMatch:
+    async with asyncio.timeout(20):
+        while (found := await known.match(asked)) is None:
+            await asyncio.sleep(0.01)
+    return found
+
+
+async def test_the_workers_own_tokenizer_is_loaded_where_this_machine_has_it(tmp_path: Path) -> None:
+    tokenizers = pytest.importorskip("tokenizers", reason="needs the extra 'exact'")
+    model = tokenizers.models.WordLevel({"hello": 0, "?": 1}, unk_token="?")
+    made = tokenizers.Tokenizer(model)
+    made.pre_tokenizer = tokenizers.pre_tokenizers.WhitespaceSplit()
+    made.save(str(tmp_path / "tokenizer.json"))
+    async with matcher({A: 1}) as known:
+        worker = known._registry.add("http://a", "a")
+        known._registry.set_facts(worker, ServerFacts(identity="1", tokenizer_path=str(tmp_path)))
+        found = await until_known(known, call(text="hello hello world"))
+
+    assert found.prompt_tokens == 3
+
+
+@pytest.mark.parametrize("damaged", [False, True])
+async def test_a_tokenizer_that_is_elsewhere_or_damaged_leaves_text_estimated(
+    tmp_path: Path, damaged: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    if damaged:
+        (tmp_path / "tokenizer.json").write_text("{")
+    async with matcher({A: 1}) as known:
+        worker = known._registry.add("http://a", "a")
+        known._registry.set_facts(worker, ServerFacts(identity="1", tokenizer_path=str(tmp_path)))
+        assert await known.match(call(text="hello")) is None
+        async with asyncio.timeout(20):
+            while not caplog.records:
+                await asyncio.sleep(0.01)
+        assert await known.match(call(text="hello")) is None
+        assert await known.match(call()) is not None
 
 
 async def test_a_configured_tokenizer_that_is_missing_stops_the_start(tmp_path: Path) -> None:

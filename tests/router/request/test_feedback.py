@@ -6,6 +6,7 @@ import asyncio
 import json
 from typing import Any
 
+from router.fleet.collapse import MISSES_IN_A_ROW
 from router_fakes import DONE, STREAM_HEAD, Call, Script, answer, chunk, config, event, running, upstream
 
 CHAT = "/v1/chat/completions"
@@ -68,6 +69,23 @@ async def test_silence_means_nothing_was_cached_only_from_a_worker_that_reports(
 
     assert 'trieway_cached_tokens_total{policy="round_robin",worker="w1"} 0.0' in metrics
     assert 'trieway_cached_tokens_total{policy="round_robin",worker="w2"}' not in metrics
+
+
+async def test_a_cache_that_was_emptied_behind_our_back_is_forgotten(chat: dict[str, Any]) -> None:
+    usage = {"prompt_tokens": 2000, "completion_tokens": 1, "prompt_tokens_details": None}
+    body = {**chat, "messages": [{"role": "user", "content": "x" * 8000}]}
+    async with upstream(answer({"choices": [], "usage": usage})) as one:
+        one.gets["/server_info"] = answer(REPORTS)
+        async with running(config(one.url, policy="prefix_match")) as router:
+            replies = [
+                await router.client.post(CHAT, json=body, headers={"x-trieway-explain": "1"})
+                for _ in range(MISSES_IN_A_ROW + 2)
+            ]
+
+    expected = [int(reply.headers["x-trieway-match-tokens"]) for reply in replies]
+    assert expected[0] == 0
+    assert all(match > 1000 for match in expected[1 : MISSES_IN_A_ROW + 1])
+    assert expected[MISSES_IN_A_ROW + 1] == 0
 
 
 async def test_a_worker_that_comes_back_as_another_process_is_noticed(chat: dict[str, Any]) -> None:
