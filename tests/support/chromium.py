@@ -64,6 +64,7 @@ class Page:
             await self.send(f"{domain}.enable")
         await self.size(width, height, phone=phone)
         await self.send("Page.navigate", url=url)
+        await self.until("location.href !== 'about:blank' && document.readyState === 'complete'")
 
     async def size(self, width: int, height: int, *, phone: bool = False, scale: float = 1.0) -> None:
         await self.send(
