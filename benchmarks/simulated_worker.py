@@ -18,7 +18,7 @@ import resource
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -30,13 +30,21 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from rich.console import Console
 from rich.table import Table
 
-from workers.simulated.cost_model import H200_QWEN3_8B, PARAMETERS
+from workers.simulated.cost_model import CostModel
 from workers.simulated.options import Options
 from workers.simulated.server import running
 
-NOTHING = replace(
-    H200_QWEN3_8B, **{**dict.fromkeys(PARAMETERS, 0.0), "prefill_step_s": 1e-6, "decode_step_base_s": 1e-6}
+NOTHING = CostModel(
+    prefill_step_s=1e-6,
+    prefill_token_s=0.0,
+    prefill_attention_s=0.0,
+    prefill_context_pair_s=0.0,
+    prefill_context_s=0.0,
+    decode_step_base_s=1e-6,
+    decode_request_s=0.0,
+    decode_context_s=0.0,
 )
+"""A GPU that is never waited for."""
 TARGET_REQUESTS_PER_S = 500.0
 TARGET_EVENTS_PER_S = 20_000.0
 
@@ -54,14 +62,29 @@ class Case:
     connections: int = 64
 
 
+CHAT = "/v1/chat/completions"
 CASES = (
-    Case(name="chat, 200 B prompt, 16 tokens", path="/v1/chat/completions", prompt_bytes=200, tokens=16, stream=False, count=2000),
-    Case(name="chat, 4 kB prompt, 16 tokens", path="/v1/chat/completions", prompt_bytes=4000, tokens=16, stream=False, count=1500),
-    Case(name="chat, 40 kB prompt, 16 tokens", path="/v1/chat/completions", prompt_bytes=40_000, tokens=16, stream=False, count=800),
-    Case(name="chat stream, 1 kB prompt, 200 tokens", path="/v1/chat/completions", prompt_bytes=1000, tokens=200, stream=True, count=300),
-    Case(name="completion stream, 1 kB prompt, 200 tokens", path="/v1/completions", prompt_bytes=1000, tokens=200, stream=True, count=300),
-    Case(name="/generate stream, 1 kB prompt, 200 tokens", path="/generate", prompt_bytes=1000, tokens=200, stream=True, count=200),
-)  # fmt: skip
+    Case(name="chat, 200 B prompt, 16 tokens", path=CHAT, prompt_bytes=200, tokens=16, stream=False, count=2000),
+    Case(name="chat, 4 kB prompt, 16 tokens", path=CHAT, prompt_bytes=4000, tokens=16, stream=False, count=1500),
+    Case(name="chat, 40 kB prompt, 16 tokens", path=CHAT, prompt_bytes=40_000, tokens=16, stream=False, count=800),
+    Case(name="chat stream, 1 kB, 200 tokens", path=CHAT, prompt_bytes=1000, tokens=200, stream=True, count=300),
+    Case(
+        name="completion stream, 1 kB, 200 tokens",
+        path="/v1/completions",
+        prompt_bytes=1000,
+        tokens=200,
+        stream=True,
+        count=300,
+    ),
+    Case(
+        name="/generate stream, 1 kB, 200 tokens",
+        path="/generate",
+        prompt_bytes=1000,
+        tokens=200,
+        stream=True,
+        count=200,
+    ),
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,7 +130,8 @@ def _met(result: Result) -> bool:
 def _table(results: Sequence[Result]) -> Table:
     table = Table(title="One simulated worker on one core", title_justify="left")
     table.add_column("case", no_wrap=True)
-    for heading in ("requests\nper core s", "events\nper core s", "CPU us\nper event", "wall\nevents/s", "core", "target"):
+    headings = ("requests\nper core s", "events\nper core s", "CPU us\nper event", "wall\nevents/s", "core", "target")
+    for heading in headings:
         table.add_column(heading, justify="right")
     for one in results:
         table.add_row(
