@@ -113,8 +113,11 @@ def summary(rounds: Sequence[Round], lost: Lost, workers: int) -> list[str]:
     """What to take home, in sentences."""
     first = rounds[0].asked[0]
     later = [each for each in rounds[0].asked[1:] if each.was_cached]
-    if not any(each.was_cached for one in rounds for each in one.asked):
+    everything = [each for one in rounds for each in one.asked]
+    if not any(each.cached_tokens for each in everything):
         return ["", "No answer reported cached tokens. Was the server started with --enable-cache-report?"]
+    if not any(each.was_cached for each in everything):
+        return ["", "No question found the document in a cache: none came to a worker that had it."]
     lines = [""]
     if later:
         mean_s = sum(each.ttft_s for each in later) / len(later)

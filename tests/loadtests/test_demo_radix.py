@@ -100,6 +100,13 @@ def test_a_server_that_reports_no_cached_tokens_is_told_so() -> None:
     assert "--enable-cache-report" in "\n".join(summary(rounds, lost_by_round_robin(rounds, 2), 2))
 
 
+def test_questions_that_all_miss_are_said_to_have_missed() -> None:
+    """A few tokens of the chat template are always found."""
+    rounds = [one_round("endpoint", 0, 7, 7)]
+
+    assert "none came to a worker that had it" in "\n".join(summary(rounds, lost_by_round_robin(rounds, 2), 2))
+
+
 @pytest.mark.parametrize(
     ("options", "why"),
     [
