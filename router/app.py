@@ -71,7 +71,9 @@ def create_app(config: RouterConfig, clock: Clock = monotonic) -> ASGIApp:
     homes = ResponseHomes()
     events = KvEvents(config.kv_events, registry)
     exact = ExactMatcher(config.exact, events, registry) if config.exact.enabled else None
-    metrics = Metrics(registry, clock, lambda: index_blocks_of(policy), lambda: exact.results if exact else {})
+    metrics = Metrics(
+        registry, clock, lambda: index_blocks_of(policy), lambda: exact.results if exact else {}, insight.collector
+    )
     forwarder = Forwarder(config.forward)
     recorder = Recorder(
         policy_name=config.policy,

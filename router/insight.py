@@ -26,6 +26,7 @@ from router.policies import Policy
 from router.request.explain import Explainer, explain_routes
 from router.request.record import BodySink, OutcomeSink
 from router.telemetry.decision_log import DecisionLog
+from router.telemetry.insight_metrics import InsightCollector
 from router.telemetry.recent_requests import RecentRequests
 from router.telemetry.traffic import Traffic
 from router.types import WorkerId
@@ -50,6 +51,9 @@ class Insight:
                 config.decision_log, trieway=version, block_bytes=config.prompt_key.block_bytes, clock=clock
             )
         self.traffic = Traffic(clock)
+        self.collector = InsightCollector(
+            self.decision_log, lambda: [shadow.view() for shadow in self.shadows], self.desk.counts
+        )
         self._views = DashboardViews(
             registry=registry,
             recent=self.recent,

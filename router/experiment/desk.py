@@ -90,6 +90,13 @@ class ExperimentDesk:
         """The running experiment as of now; None when there is none."""
         return None if self.running is None else report(self.running, how="running", why="")
 
+    def counts(self) -> list[tuple[str, str, int, int, int]]:
+        """(arm, policy, requests, failed, spilled) of the running experiment's arms; empty when none runs."""
+        if self.running is None:
+            return []
+        arms = zip(self.running.arms, self.running.tallies, strict=True)
+        return [(arm.name, arm.spec, tally.requests, tally.failed, tally.spilled) for arm, tally in arms]
+
     def look(self) -> None:
         """End the running experiment if it is time to."""
         if self.running is not None:
