@@ -53,7 +53,8 @@ class RoutingRequest:
 
     `at_s` is when it arrived, on the clock of the events' `at_s`: a policy has no other clock. `known_match_tokens`
     is how many leading prompt tokens workers hold by their own KV events (exact mode); of a worker that is not in it
-    nothing is known, and the policy's own index counts.
+    nothing is known, and the policy's own index counts. `known_prompt_tokens` is the prompt's true size then; `key`
+    stays what it is without exact mode, so that what is learned of keys holds in both.
     """
 
     request_id: RequestId
@@ -66,6 +67,7 @@ class RoutingRequest:
     stream: bool = False
     max_output_tokens: int | None = None
     known_match_tokens: Mapping[WorkerId, int] | None = None
+    known_prompt_tokens: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -86,7 +86,7 @@ class ExpectedTtft:
             worker=workers[best].id,
             reason=Reason.ONLY_WORKER if len(workers) == 1 else Reason.LOWEST_COST,
             match_blocks=found,
-            match_tokens=self._match_tokens(request, found),
+            match_tokens=self._match_tokens(request, workers[best].id, found),
             expected_ttft_s=terms[0] + terms[1] + terms[2],
         )
 
@@ -97,7 +97,7 @@ class ExpectedTtft:
         return tuple(
             Candidate(
                 worker=worker.id,
-                match_tokens=self._match_tokens(request, found),
+                match_tokens=self._match_tokens(request, worker.id, found),
                 terms_s=tuple(zip(TERMS, (*terms, outlook.charge_s(index)), strict=True)),
             )
             for index, (worker, (found, terms)) in enumerate(zip(workers, weighed, strict=True))
@@ -135,11 +135,12 @@ class ExpectedTtft:
         now_s = request.at_s if self._now_s < request.at_s < inf else self._now_s
         blocks, block_tokens, prompt_tokens = demand.blocks, demand.block_tokens, demand.prompt_tokens
         need_tokens = prompt_tokens + demand.answer_tokens
-        books = [self._books.get(worker.id, self._blank) for worker in workers]
+        told = request.known_match_tokens or {}
         weighed: list[Weighed] = []
-        for book in books:
+        for worker in workers:
+            book = self._books.get(worker.id, self._blank)
             found = book.image.match(blocks)
-            cached = min(found * block_tokens, prompt_tokens - 1.0)
+            cached = min(told.get(worker.id, found * block_tokens), prompt_tokens - 1.0)
             new = prompt_tokens - cached
             own_s = book.rate.seconds(new, cached)
             wait_s = book.backlog_s(now_s)
@@ -157,9 +158,16 @@ class ExpectedTtft:
             weighed.append((found, terms))
         return weighed
 
-    def _demand(self, request: RoutingRequest) -> Demand:
+    def _ratio(self, request: RoutingRequest) -> float:
+        """True tokens for each one of the key: this prompt's own where they were counted, else the model's, learned."""
+        if request.known_prompt_tokens and request.key.prompt_tokens > 0:
+            return request.known_prompt_tokens / request.key.prompt_tokens
+        return self._scale.of(request.model)
+
+    def _demand(self, request: RoutingRequest, worker: WorkerId | None = None) -> Demand:
         key = request.key
-        ratio = self._scale.of(request.model)
+        ratio = self._ratio(request)
+        told = None if worker is None or request.known_match_tokens is None else request.known_match_tokens.get(worker)
         limit = request.max_output_tokens
         answer = self._answer_tokens if limit is None else min(float(max(limit, 0)), self._answer_tokens)
         return Demand(
@@ -168,11 +176,14 @@ class ExpectedTtft:
             prompt_tokens=max(key.prompt_tokens * ratio, 1.0),
             answer_tokens=answer,
             stream=request.stream,
+            told_tokens=told,
         )
 
-    def _match_tokens(self, request: RoutingRequest, found: int) -> float:
-        ratio = self._scale.of(request.model)
-        return min(found * request.key.block_tokens, request.key.prompt_tokens) * ratio
+    def _match_tokens(self, request: RoutingRequest, worker: WorkerId, found: int) -> float:
+        told = request.known_match_tokens
+        if told is not None and worker in told:
+            return float(told[worker])
+        return min(found * request.key.block_tokens, request.key.prompt_tokens) * self._ratio(request)
 
     # -- learning ------------------------------------------------------------------------------------------------
 
@@ -204,7 +215,7 @@ class ExpectedTtft:
         request, worker = event.request, event.decision.worker
         self._release(request.request_id)
         book = self._books.setdefault(worker, self._new_book())
-        demand = self._demand(request)
+        demand = self._demand(request, worker)
         self._note_wanted(demand.blocks)
         booking = book.dispatched(request.request_id, demand, self._now_s)
         start = 0

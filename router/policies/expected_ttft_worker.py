@@ -51,13 +51,17 @@ class Booking:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Demand:
-    """A request as a worker sees it: estimated tokens of its prompt, its blocks, and of the answer to keep room for."""
+    """A request as a worker sees it: estimated tokens of its prompt, its blocks, and of the answer to keep room for.
+
+    `told_tokens` is what the worker itself says it has of the prompt (exact mode); None where it says nothing.
+    """
 
     blocks: Sequence[int]
     block_tokens: float
     prompt_tokens: float
     answer_tokens: float
     stream: bool
+    told_tokens: float | None = None
 
 
 class WorkerBook:
@@ -140,7 +144,8 @@ class WorkerBook:
         booking = Booking(request_id, use, at_s)
         booking.stream = demand.stream
         booking.prompt_tokens = prompt_tokens
-        booking.cached_tokens = min(use.found_blocks * block_tokens, prompt_tokens - 1.0)
+        told = demand.told_tokens
+        booking.cached_tokens = min(use.found_blocks * block_tokens if told is None else told, prompt_tokens - 1.0)
         booking.evicted_before = evicted_before
         booking.answer_tokens = demand.answer_tokens
         new_tokens = prompt_tokens - booking.cached_tokens

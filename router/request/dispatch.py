@@ -127,12 +127,11 @@ class Dispatcher:
 
     async def _route(self, raw: RawRequest, reply: Reply, progress: Progress) -> None:
         parsed = parse(raw.endpoint, raw.body, raw.named_headers, self._config.session_header)
-        key = prompt_key(parsed, self._key_config)
         exact = None if self._exact is None else await self._exact.match(parsed)
         request = RoutingRequest(
             request_id=raw.request_id,
             endpoint=raw.endpoint,
-            key=key if exact is None else exact.corrected(key),
+            key=prompt_key(parsed, self._key_config),
             at_s=raw.at_s,
             model=parsed.model,
             session=parsed.session,
@@ -140,6 +139,7 @@ class Dispatcher:
             stream=parsed.stream,
             max_output_tokens=parsed.max_output_tokens,
             known_match_tokens=None if exact is None else exact.match_tokens,
+            known_prompt_tokens=None if exact is None else exact.prompt_tokens,
         )
         progress.request = request
         home = self._homes.home(parsed.previous_response)

@@ -11,7 +11,7 @@ import logging
 import time
 from collections.abc import Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from router.errors import ConfigError
@@ -21,7 +21,7 @@ from router.knob import knob, require
 from router.prefix.page_hash import Mark, PageChains
 from router.request.parse import ParsedRequest
 from router.request.prompt_tokens import PromptTokenizer, check_tokenizer, load_tokenizer, needs_tokenizer, tokens_of
-from router.types import PromptKey, WorkerId
+from router.types import WorkerId
 
 log = logging.getLogger(__name__)
 
@@ -54,13 +54,6 @@ class ExactMatch:
     kind: str
     prompt_tokens: int
     match_tokens: Mapping[WorkerId, int]
-
-    def corrected(self, key: PromptKey) -> PromptKey:
-        """The key with its true size, its blocks scaled to it."""
-        if key.prompt_tokens <= 0:
-            return replace(key, prompt_tokens=float(self.prompt_tokens))
-        scale = self.prompt_tokens / key.prompt_tokens
-        return replace(key, prompt_tokens=float(self.prompt_tokens), block_tokens=key.block_tokens * scale)
 
 
 class ExactMatcher:

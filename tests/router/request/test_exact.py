@@ -20,7 +20,7 @@ from router.prefix.page_hash import Mark
 from router.request import exact
 from router.request.exact import WRONG_IN_A_ROW, ExactConfig, ExactMatch, ExactMatcher
 from router.request.parse import ParsedRequest, parse
-from router.types import PromptKey, WorkerId
+from router.types import WorkerId
 
 A, B = WorkerId("a"), WorkerId("b")
 
@@ -115,14 +115,6 @@ async def test_a_kind_of_prompt_that_is_always_counted_wrong_is_given_up() -> No
 
         assert await known.match(call()) is None
         assert await known.match(call("/v1/completions", prompt=[1, 2])) is not None
-
-
-@pytest.mark.parametrize(("estimate", "block"), [(50.0, 20.0), (0.0, 10.0)])
-def test_a_key_is_corrected_to_the_true_size(estimate: float, block: float) -> None:
-    found = ExactMatch(kind="x", prompt_tokens=100, match_tokens={})
-    key = found.corrected(PromptKey(blocks=[1], block_tokens=10.0, prompt_tokens=estimate))
-
-    assert (key.prompt_tokens, key.block_tokens) == (100.0, block)
 
 
 async def until_known(known: ExactMatcher, asked: ParsedRequest) -> ExactMatch:
