@@ -27,15 +27,30 @@ def test_prometheus_scrapes_every_router_and_worker_of_the_compose_file(
     }
 
 
-def test_prometheus_accepts_its_configuration() -> None:
-    promtool = shutil.which("promtool")
-    if promtool is None:
+def promtool(*arguments: str) -> subprocess.CompletedProcess[str]:
+    program = shutil.which("promtool")
+    if program is None:
         pytest.skip("promtool is not installed here (Debian: prometheus)")
-    checked = subprocess.run(
-        [promtool, "check", "config", str(DEPLOY / "prometheus/prometheus.yml")], capture_output=True, check=False
-    )
+    return subprocess.run([program, *arguments], capture_output=True, text=True, check=False, timeout=60)
+
+
+def test_prometheus_accepts_its_configuration() -> None:
+    checked = promtool("check", "config", str(DEPLOY / "prometheus/prometheus.yml"))
 
     assert checked.returncode == 0, checked.stderr
+
+
+def test_every_query_of_the_dashboard_is_promql(tmp_path: Path) -> None:
+    panels = json.loads(DASHBOARD.read_text())["panels"]
+    queries = [target["expr"] for panel in panels for target in panel.get("targets", [])]
+    filled = [query.replace("$__rate_interval", "1m").replace("$service", ".*") for query in queries]
+    rules = [{"record": f"query_{i}", "expr": query} for i, query in enumerate(filled)]
+    file = tmp_path / "rules.yml"
+    file.write_text(json.dumps({"groups": [{"name": "dashboard", "rules": rules}]}))  # JSON is YAML
+    checked = promtool("check", "rules", str(file))
+
+    assert checked.returncode == 0, checked.stderr + checked.stdout
+    assert f"{len(queries)} rules found" in checked.stdout
 
 
 def test_grafana_finds_its_data_source_and_dashboards(services: dict[str, Any], load_yaml: Any) -> None:
