@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
 import pytest
+import zstandard
 from click.testing import CliRunner, Result
 
 from loadtests.replay_command import replay_command
+from workers.simulated.cost_file import write_cost_model
+from workers.simulated.cost_model import H200_QWEN3_8B
 
 LINE = '{{"timestamp": {at}, "input_length": {tokens}, "output_length": 8, "hash_ids": {blocks}}}\n'
 FIELDS = {
@@ -101,3 +105,39 @@ def test_a_plot_is_written_and_an_unknown_suffix_is_named(trace: Path, tmp_path:
     assert refused.exit_code == 1
     assert "out.xyz" in refused.stderr
     assert not bad.exists()
+
+
+def test_a_decision_log_or_a_folder_of_them_is_replayed_like_a_trace(tmp_path: Path) -> None:
+    head = '{"trieway_decision_log":1,"trieway":"0.1","started_at":"","block_bytes":256,"text":false}'
+    lines = [
+        f'{{"request_id":"{index}","at_unix_s":{1000.0 + index},"endpoint":"/generate","status":200,"e2e_s":1.0,'
+        f'"policy":"random","blocks":"00000000000000aa{index:016x}","block_tokens":64.0,"key_tokens":140.0,'
+        f'"prompt_tokens":140,"completion_tokens":9,"worker":"w1"}}'
+        for index in range(20)
+    ]
+    log = tmp_path / "log.jsonl"
+    log.write_text("\n".join([head, *lines]) + "\n")
+    packed = tmp_path / "logs" / "decisions-1.jsonl.zst"
+    packed.parent.mkdir()
+    packed.write_bytes(zstandard.compress(log.read_bytes()))
+
+    plain = run(log, "--policy", "round_robin", "--workers", 2, "--json")
+    folder = run(packed.parent, "--policy", "round_robin", "--workers", 2, "--json")
+
+    (row,) = msgspec.json.decode(plain.stdout)["results"]
+    assert row["requests"] == 20
+    assert row["token_hit_ratio"] == pytest.approx(18 * 64 / (20 * 140))
+    assert msgspec.json.decode(folder.stdout)["results"] == [row]
+
+
+def test_timing_can_come_from_a_file(trace: Path, tmp_path: Path) -> None:
+    slower = tmp_path / "slower.toml"
+    write_cost_model(replace(H200_QWEN3_8B, decode_step_base_s=1.0), slower)
+
+    quick, slow = (
+        msgspec.json.decode(run(trace, "--policy", "round_robin", "--json", *extra).stdout)["results"][0]
+        for extra in ((), ("--cost-model", slower))
+    )
+
+    assert quick["e2e_p50_s"] < 1.0
+    assert slow["e2e_p50_s"] > 6.0
