@@ -1,0 +1,103 @@
+"""Metrics: what an outcome counts as, and that docs/metrics.md is the truth about names, types and labels."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+
+from prometheus_client.core import Metric
+
+from outcomes import decision, outcome
+from router.fleet.kv_feed import FeedState
+from router.fleet.registry import Registry
+from router.telemetry.insight_metrics import InsightCollector
+from router.telemetry.metrics import Metrics
+from router.types import ArmName, LoadReport, WorkerId
+
+TABLE = Path(__file__).parents[3] / "docs" / "metrics.md"
+
+
+def everything() -> Metrics:
+    """Metrics with a sample in every family."""
+    fleet = Registry(lambda: 0.0)
+    worker = fleet.add("http://127.0.0.1:1", "w1")
+    worker.load = LoadReport(
+        at_s=0.0, running=1, waiting=2, waiting_uncached_tokens=3, used_tokens=4, capacity_tokens=5
+    )
+    worker.kv_feed = FeedState()
+    shadow = {"policy": "random", "asked": 4, "agreement": 0.5, "skipped": 1, "spent_s": 0.25}
+    log = SimpleNamespace(written=7, dropped=8, failed=9)
+    insight = InsightCollector(log, lambda: [shadow], lambda: [("b", "random", 5, 1, 2)])
+    metrics = Metrics(fleet, lambda: 1.0, lambda: {WorkerId("w1"): 5}, lambda: {"known": 1}, insight)
+    metrics.observe(
+        outcome(arm=ArmName("b"), attempts=2, decision=decision("w1", match_tokens=32.0, expected_ttft_s=0.2))
+    )
+    return metrics
+
+
+def exposed(metrics: Metrics) -> dict[str, tuple[str, frozenset[str]]]:
+    """Name as Prometheus sees it -> type and labels."""
+    found: dict[str, tuple[str, frozenset[str]]] = {}
+    family: Metric
+    for family in metrics._prometheus.collect():
+        name = f"{family.name}_total" if family.type == "counter" else family.name
+        labels = {label for sample in family.samples for label in sample.labels if label != "le"}
+        assert family.samples, f"{name} has no sample: extend `everything`"
+        found[name] = (family.type, frozenset(labels))
+    return found
+
+
+def documented() -> dict[str, tuple[str, frozenset[str]]]:
+    rows = [line.strip("| \n").split(" | ") for line in TABLE.read_text("utf-8").splitlines() if line.startswith("| `trieway_")]
+    return {
+        name.strip("`"): (kind, frozenset(label.strip(" `") for label in labels.split(",") if label.strip(" `–")))
+        for name, kind, labels, *_ in rows
+    }
+
+
+def test_the_table_in_the_docs_names_every_metric_with_its_type_and_labels_and_no_other() -> None:
+    assert documented() == exposed(everything())
+
+
+def test_every_name_says_its_unit_or_what_is_counted() -> None:
+    units = ("_seconds", "_tokens", "_requests", "_blocks", "_per_request", "_total", "_state", "_usable", "_running",
+             "_failed", "_spilled", "_info")  # fmt: skip
+
+    assert [name for name in exposed(everything()) if not name.startswith("trieway_") or not name.endswith(units)] == []
+
+
+def test_an_outcome_counts_once_in_every_series_it_belongs_to() -> None:
+    text = everything().render().decode()
+
+    for line in (
+        'trieway_requests_total{endpoint="/v1/chat/completions",error="",policy="prefix_match",status="200",worker="w1"}'
+        " 1.0",
+        'trieway_decisions_total{policy="prefix_match",reason="prefix",worker="w1"} 1.0',
+        'trieway_retries_total{policy="prefix_match"} 1.0',
+        'trieway_ttft_seconds_count{policy="prefix_match",worker="w1"} 1.0',
+        'trieway_arm_ttft_seconds_count{arm="b",policy="prefix_match"} 1.0',
+        'trieway_arm_cached_tokens_total{arm="b",policy="prefix_match"} 64.0',
+        'trieway_ttft_error_seconds_bucket{le="0.1",policy="prefix_match",worker="w1"} 1.0',
+        'trieway_match_error_tokens_bucket{le="64.0",policy="prefix_match",worker="w1"} 1.0',
+        'trieway_shadow_agreements_total{shadow="random"} 2.0',
+        'trieway_experiment_spilled{arm="b",policy="random"} 2.0',
+        "trieway_decision_log_dropped_total 8.0",
+        "trieway_experiment_running 1.0",
+    ):
+        assert line in text.splitlines()
+
+
+def test_a_request_that_left_its_arm_does_not_count_there() -> None:
+    metrics = Metrics(Registry(lambda: 0.0))
+    metrics.observe(outcome(arm=ArmName("b"), spilled=True))
+
+    assert 'arm="b"' not in metrics.render().decode()
+
+
+def test_a_request_that_was_never_decided_counts_as_ended_only() -> None:
+    metrics = Metrics(Registry(lambda: 0.0))
+    metrics.observe(outcome(decision=None, status=400, error="invalid_body"))
+    text = metrics.render().decode()
+
+    assert 'error="invalid_body",policy="prefix_match",status="400",worker=""} 1.0' in text
+    assert "trieway_ttft_seconds_count{" not in text
