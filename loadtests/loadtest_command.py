@@ -100,13 +100,17 @@ class _Scenarios(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        if args and args[0] not in self.commands and (args[0].endswith(".toml") or _is_shipped(args[0])):
+        shipped = sorted(path.stem for path in SHIPPED.glob("*.toml"))
+        if args and args[0] not in self.commands and (args[0].endswith(".toml") or args[0] in shipped):
             args = ["run", *args]
+        if args and args[0] not in self.commands and not args[0].startswith("-"):
+            near = get_close_matches(args[0], [*self.commands, *shipped], n=1)
+            hint = f" Did you mean {near[0]!r}?" if near else ""
+            ctx.fail(
+                f"there is no command and no scenario {args[0]!r}.{hint} Commands: {', '.join(sorted(self.commands))}; "
+                f"scenarios: {', '.join(shipped)}, or a file that ends in .toml."
+            )
         return super().resolve_command(ctx, args)
-
-
-def _is_shipped(name: str) -> bool:
-    return name.isidentifier() and (SHIPPED / f"{name}.toml").is_file()
 
 
 @click.group(cls=_Scenarios)

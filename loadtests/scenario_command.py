@@ -114,6 +114,8 @@ def _do(asked: Asked, *, compare: bool, search: bool) -> None:
         if search and scenario.goodput_objective is None:
             raise ScenarioError(f"{scenario.name}: a goodput search needs an objective; add [objectives.NAME]")
         under = conditions(scenario, virtual=asked.virtual)
+        if compare and not asked.virtual:
+            errors.print(_announced(scenario), soft_wrap=True, highlight=False)
         with ProgressBars(errors) as bars:
             run_until_interrupted(_work(scenario, asked.virtual, compare, search, bars, passes, found))
     except Interrupted:
@@ -125,6 +127,18 @@ def _do(asked: Asked, *, compare: bool, search: bool) -> None:
     if interrupted:
         errors.print("Interrupted; everything that was started has been stopped.")
         raise SystemExit(EXIT_INTERRUPTED)
+
+
+def _announced(scenario: Scenario) -> str:
+    """What is about to run, and how long its arrivals alone take."""
+    arrivals = [request.arrival_s for request in scenario.traffic(0)]
+    span_s = (max(arrivals) - min(arrivals)) / scenario.workload.rate / scenario.fleet.speed
+    runs = len(scenario.arms) * scenario.repetitions
+    arms = "endpoints" if scenario.fleet.endpoints else "policies"
+    return (
+        f"{scenario.name}: {len(scenario.arms)} {arms} x {scenario.repetitions} repetitions of {len(arrivals)} "
+        f"requests; arrivals alone take {runs * span_s:.0f} s, and pauses, answers and starts come on top"
+    )
 
 
 async def _work(

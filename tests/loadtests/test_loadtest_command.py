@@ -119,7 +119,8 @@ def test_a_generated_workload_needs_no_trace(endpoint: str) -> None:
         (("trace", "/no/such/file"), "does not exist"),
         (("workload", "rag", "--set", "document=3"), "rag has no size 'document'. Did you mean 'documents'?"),
         (("workload", "rag", "--set", "documents=many"), "Expected `int`, got `str`"),
-        (("nonsense",), "No such command 'nonsense'"),
+        (("workloat", "rag"), "there is no command and no scenario 'workloat'. Did you mean 'workload'?"),
+        (("quik",), "Did you mean 'quick'? Commands: "),
     ],
 )
 def test_bad_input_is_one_clear_error(trace: Path, tmp_path: Path, arguments: tuple[str, ...], says: str) -> None:

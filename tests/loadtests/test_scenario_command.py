@@ -179,6 +179,7 @@ def test_running_routers_are_compared_and_their_workers_flushed_before_each_run(
     )  # fmt: skip
     said: dict[str, Any] = msgspec.json.decode(result.stdout)
 
+    assert "tiny: 2 endpoints x 1 repetitions of 30 requests; arrivals alone take 2 s" in result.stderr
     assert [(run["arm"], run["requests"], run["errors"]) for run in said["runs"]] == [
         ("mine", 30, 0), ("other", 30, 0),
     ]  # fmt: skip
