@@ -138,6 +138,7 @@ class _Problem:
 
     def __init__(self, measurements: Measurements) -> None:
         self._config: EngineConfig = measurements.facts.engine_config()
+        self._sizes = measurements.facts.prefill_sizes
         self.measured: list[Feature] = []
         self._pieces: list[tuple[Run, Sequence[float], list[int]]] = []
         for run in measurements.runs:
@@ -167,7 +168,7 @@ class _Problem:
         return {**start, **front}
 
     def model(self, parameters: Mapping[str, float]) -> CostModel:
-        return CostModel(**parameters)  # type: ignore[arg-type]  # names of PARAMETERS only
+        return CostModel(**parameters, prefill_sizes=self._sizes)  # type: ignore[arg-type]  # names of PARAMETERS only
 
     def predicted(self, model: CostModel, groups: Collection[str] | None = None) -> dict[str, Feature]:
         """Figures by name, of the experiments in some groups or of all."""

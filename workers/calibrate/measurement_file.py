@@ -50,7 +50,9 @@ def read_measurements(path: Path) -> Measurements:
         if data["format"] != FORMAT:
             raise BadOption(f"{path}: format {data['format']!r} is not {FORMAT!r}")
         runs: Sequence[Run] = [run_from_json(run) for run in data["runs"]]
-        return Measurements(facts=ServerFacts(**data["server"]), date=str(data["date"]), runs=tuple(runs))
+        server = data["server"]
+        server["prefill_sizes"] = tuple(server.get("prefill_sizes", ()))
+        return Measurements(facts=ServerFacts(**server), date=str(data["date"]), runs=tuple(runs))
     except OSError as error:
         raise BadOption(f"{path}: {error.strerror or error}") from error
     except (KeyError, TypeError, ValueError, IndexError) as error:

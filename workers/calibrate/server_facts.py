@@ -15,7 +15,9 @@ from workers.simulated.engine_config import EngineConfig
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerFacts:
-    """One server. Tokens are those of one DP rank. `overlap`: it plans a step while the one before it runs."""
+    """One server. Tokens are those of one DP rank. `overlap`: it plans a step while the one before it runs.
+    `prefill_sizes`: token counts for which it has recorded a prefill step's work.
+    """
 
     model: str
     hardware: str
@@ -28,6 +30,7 @@ class ServerFacts:
     page_size: int
     schedule_policy: str
     overlap: bool
+    prefill_sizes: tuple[int, ...] = ()
 
     def engine_config(self) -> EngineConfig:
         """The simulated engine with this server's limits."""
@@ -66,4 +69,13 @@ def read_facts(info: Mapping[str, Any], loads: Mapping[str, Any], hardware: str 
         page_size=int(info.get("page_size") or 1),
         schedule_policy=str(info.get("schedule_policy") or "fcfs"),
         overlap=not info.get("disable_overlap_schedule", True),
+        prefill_sizes=_prefill_sizes(info),
     )
+
+
+def _prefill_sizes(info: Mapping[str, Any]) -> tuple[int, ...]:
+    """Those of the CUDA graphs for prefill; none where they are switched off."""
+    graphs = (info.get("cuda_graph_config") or {}).get("prefill") or {}
+    if graphs.get("backend") in {None, "disabled"}:
+        return ()
+    return tuple(sorted({int(size) for size in graphs.get("bs") or ()}))

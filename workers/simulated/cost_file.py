@@ -35,7 +35,7 @@ def read_cost_model(path: Path) -> CostModel:
 
 def write_cost_model(model: CostModel, path: Path) -> None:
     """Writes the file that `read_cost_model` reads back as an equal model. Raises BadOption."""
-    table: Mapping[str, float | str] = {key: getattr(model, key) for key in _KEYS}
+    table: Mapping[str, object] = {key: getattr(model, key) for key in _KEYS}
     text = json.dumps(table, indent=2) + "\n" if _kind(path) == "json" else cost_model_toml(model)
     try:
         path.write_text(text, encoding="utf-8")
@@ -67,10 +67,14 @@ def _parse(path: Path) -> object:
         raise BadOption(f"{path}: {error}") from error
 
 
-def _value(path: Path, key: str, value: object) -> float | str:
+def _value(path: Path, key: str, value: object) -> float | str | tuple[int, ...]:
     if key not in _KEYS:
         near = difflib.get_close_matches(key, _KEYS, n=1, cutoff=0.0)[0]
         raise BadOption(f"{path}: unknown key {key!r}; did you mean {near!r}?")
+    if key == "prefill_sizes":
+        if not isinstance(value, list) or any(isinstance(size, bool) or not isinstance(size, int) for size in value):
+            raise BadOption(f"{path}: {key} must be a list of whole numbers, got {value!r}")
+        return tuple(value)
     if key not in PARAMETERS:
         if not isinstance(value, str):
             raise BadOption(f"{path}: {key} must be text, got {value!r}")

@@ -6,6 +6,7 @@ The defaults are fitted to one H200 (see H200_QWEN3_8B). Reading and writing par
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from typing import NamedTuple
@@ -40,10 +41,12 @@ class CostModel:
     that take no time at all.
 
     A prefill step computes for `prefill_token_s` a new token, and for `prefill_step_s` at least; near that floor the
-    two overlap, as the root of the sum of their squares. To this come `prefill_attention_s` for each pair of new tokens
-    of one request (half of the square), and attention to the context: `prefill_context_pair_s` for each pair of a new
-    token and one of the context, `prefill_far_pair_s` more for each pair with context beyond FAR_TOKENS; but no less
-    than `prefill_context_s` for each token of the longest context, because few new tokens cannot fill the GPU.
+    two overlap, as the root of the sum of their squares. Tokens are rounded up to one of `prefill_sizes`, for which the
+    server has recorded its work (CUDA graphs), where there is a larger one. To this come `prefill_attention_s` for each
+    pair of new tokens of one request (half of the square), and attention to the context: `prefill_context_pair_s` for
+    each pair of a new token and one of the context, `prefill_far_pair_s` more where the context is longer than
+    FAR_TOKENS; but no less than `prefill_context_s` for each token of the longest context, because few new tokens
+    cannot fill the GPU.
 
     A decode step takes `decode_step_base_s`, plus `decode_request_s` for each request, plus `decode_context_s` for each
     token of KV that it reads, but for these no less than `decode_longest_s` for each token of the longest context. KV
@@ -74,6 +77,7 @@ class CostModel:
     front_end_request_s: float = 0.0
     front_end_token_s: float = 0.0
     front_end_text_token_s: float = 0.0
+    prefill_sizes: tuple[int, ...] = ()
     model: str = ""
     hardware: str = ""
     sglang_version: str = ""
@@ -85,6 +89,8 @@ class CostModel:
             least = "above 0" if name in _STEPS else "at least 0"
             if not math.isfinite(value) or value < 0 or (value == 0 and name in _STEPS):
                 raise ValueError(f"{name} must be a finite number of seconds, {least}, got {value}")
+        if any(size < 1 for size in self.prefill_sizes) or sorted(set(self.prefill_sizes)) != [*self.prefill_sizes]:
+            raise ValueError(f"prefill_sizes must be numbers of tokens in ascending order, got {self.prefill_sizes}")
 
     def prefill_s(self, chunks: Iterable[PrefillChunk]) -> float:
         """Seconds of one prefill step over `chunks`, one per request."""
@@ -93,10 +99,12 @@ class CostModel:
         for new, context in chunks:
             tokens += new
             inner_s += new * new / 2 * self.prefill_attention_s
-            outer_s += new * context * self.prefill_context_pair_s
-            if context > FAR_TOKENS:
-                outer_s += new * (context - FAR_TOKENS) * self.prefill_far_pair_s
+            far_s = self.prefill_far_pair_s if context > FAR_TOKENS else 0.0
+            outer_s += new * context * (self.prefill_context_pair_s + far_s)
             longest = max(longest, context)
+        larger = bisect_left(self.prefill_sizes, tokens)
+        if larger < len(self.prefill_sizes):
+            tokens = self.prefill_sizes[larger]
         compute_s = math.hypot(self.prefill_step_s, tokens * self.prefill_token_s)
         return compute_s + inner_s + max(outer_s, longest * self.prefill_context_s)
 
@@ -142,10 +150,10 @@ def _sum_of_line(line: tuple[float, float], start: int, stop: int) -> float:
     return (stop - start) * line[0] + (stop - start) * (start + stop - 1) / 2 * line[1]
 
 
-FAR_TOKENS = 8192
-"""Where a context stops to be near. On an H200 with Qwen3-8B's shape, a pair of a new token and one of the context
-costs 3.5 ns up to 8,192 tokens of context, a third more at 16,384 (nothing was measured in between): a layer's KV of
-12,000 tokens fills the GPU's 50 MB of L2 cache.
+FAR_TOKENS = 12_000
+"""Where a context stops to be near: a layer's KV of 12,000 tokens of Qwen3-8B's shape fills the 50 MB of an H200's L2
+cache. A pair of a new token and one of the context costs 3.5 ns up to 11,103 tokens of context, and a third more from
+12,207 on (measured).
 """
 PARAMETERS = tuple(field.name for field in fields(CostModel) if field.name.endswith("_s"))
 """The names of the parameters that are seconds; the other fields say where they come from."""
@@ -154,25 +162,29 @@ OPTIONAL = tuple(field.name for field in fields(CostModel) if field.name in PARA
 _STEPS = ("prefill_step_s", "decode_step_base_s")
 
 H200_QWEN3_8B = CostModel(
-    prefill_step_s=0.006622,
-    prefill_token_s=2.179e-05,
-    prefill_attention_s=2.562e-09,
-    prefill_context_pair_s=3.511e-09,
-    prefill_far_pair_s=1.734e-09,
-    prefill_context_s=2.344e-06,
+    prefill_step_s=0.006609,
+    prefill_token_s=2.185e-05,
+    prefill_attention_s=2.528e-09,
+    prefill_context_pair_s=3.47e-09,
+    prefill_far_pair_s=1.07e-09,
+    prefill_context_s=2.349e-06,
     decode_step_base_s=0.005057,
-    decode_request_s=7.463e-06,
+    decode_request_s=7.461e-06,
     decode_context_s=5.696e-08,
     decode_longest_s=4.125e-07,
-    decode_shared_s=3e-08,
+    decode_shared_s=2.96e-08,
     plan_s=0.00354,
-    front_end_latency_s=0.0043,
-    front_end_request_s=0.00035,
-    front_end_token_s=4.233e-08,
-    front_end_text_token_s=9.839e-07,
+    front_end_latency_s=0.004184,
+    front_end_request_s=0.0004648,
+    front_end_token_s=4.949e-08,
+    front_end_text_token_s=9.773e-07,
+    prefill_sizes=(
+        *range(4, 33, 4), *range(48, 257, 16), *range(288, 513, 32), *range(576, 1025, 64), *range(1280, 4097, 256),
+        *range(4608, 8193, 512),
+    ),
     model="Qwen3-8B shape, dummy weights",
     hardware="1 x NVIDIA H200",
     sglang_version="0.5.17",
     source="trieway workers calibrate, 2026-11-21, triton attention; see workers/calibrate/results",
-)
+)  # fmt: skip
 """The default."""

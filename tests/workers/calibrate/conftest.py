@@ -25,6 +25,7 @@ def facts() -> ServerFacts:
         page_size=1,
         schedule_policy="fcfs",
         overlap=True,
+        prefill_sizes=H200_QWEN3_8B.prefill_sizes,
     )
 
 

@@ -15,12 +15,15 @@ from workers.simulated.cost_model import H200_QWEN3_8B, PARAMETERS, CostModel
 from workers.simulated.errors import BadOption
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
+SIZES = st.sets(st.integers(1, 9000)).map(sorted).map(tuple)
 SECONDS = st.floats(1e-12, 10.0)
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50, deadline=None)
 @given(
-    model=st.builds(CostModel, **dict.fromkeys(PARAMETERS, SECONDS), model=TEXT, hardware=TEXT, source=TEXT),
+    model=st.builds(
+        CostModel, **dict.fromkeys(PARAMETERS, SECONDS), model=TEXT, hardware=TEXT, source=TEXT, prefill_sizes=SIZES
+    ),
     suffix=st.sampled_from([".toml", ".json", ".TOML"]),
 )
 def test_a_written_model_is_read_back_equal(tmp_path: Path, model: CostModel, suffix: str) -> None:
@@ -44,6 +47,9 @@ def table(**changes: object) -> dict[str, object]:
         (table(decode_request_s=-0.1), "decode_request_s must be a finite number of seconds, at least 0, got -0.1"),
         (table(decode_request_s=10**400), "decode_request_s must be a number of seconds"),
         (table(decode_step_base_s=0), "decode_step_base_s must be a finite number of seconds, above 0"),
+        (table(prefill_sizes=8), "prefill_sizes must be a list of whole numbers, got 8"),
+        (table(prefill_sizes=[8, 4]), "prefill_sizes must be numbers of tokens in ascending order"),
+        (table(prefill_sizes=[0, 4]), "prefill_sizes must be numbers of tokens in ascending order"),
         (table(hardware=8), "hardware must be text, got 8"),
         (table(prefill_token_s=None), "prefill_token_s is missing"),
         ([1, 2], "expected one table"),

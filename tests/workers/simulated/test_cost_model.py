@@ -72,6 +72,17 @@ def test_chunks_share_a_step_and_long_contexts_are_read_side_by_side() -> None:
     assert H200_QWEN3_8B.prefill_s([one, two]) == pytest.approx(H200_QWEN3_8B.prefill_s([one]), rel=1e-3)
 
 
+def test_a_step_computes_for_the_next_recorded_size_and_beyond_the_last_for_what_it_is() -> None:
+    model = replace(H200_QWEN3_8B, prefill_sizes=(4, 100), prefill_attention_s=0.0)
+
+    def seconds(tokens: int) -> float:
+        return model.prefill_s([PrefillChunk(tokens, 0)])
+
+    assert seconds(5) == seconds(100)
+    assert seconds(4) < seconds(5)
+    assert seconds(101) > seconds(100)
+
+
 def test_kv_that_is_shared_costs_less_to_read() -> None:
     own = DecodeLoad(64, 512_000, 8000)
     shared = own._replace(shared_tokens=500_000)
