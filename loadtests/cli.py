@@ -14,6 +14,7 @@ demo = click.Group(
     "demo",
     commands=[LazyCommand("radix", "loadtests.demo_radix_command:radix", "One long document, several questions.")],
     help="See for yourself what prefix caching and cache-aware routing do.",
+    short_help="See what prefix caching and routing do.",
 )
 commands: list[click.Command] = [
     LazyCommand("loadtest", "loadtests.loadtest_command:loadtest", "Send traffic and compare policies side by side."),
