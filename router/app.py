@@ -119,7 +119,7 @@ def create_app(config: RouterConfig, clock: Clock = monotonic) -> ASGIApp:
             for worker in registry.all():
                 health.watch(worker)
                 load.watch(worker)
-            insight.run(spawn)
+            insight.run(spawn, client)
             if exact:
                 spawn(events.run())
             try:
@@ -136,7 +136,7 @@ def create_app(config: RouterConfig, clock: Clock = monotonic) -> ASGIApp:
         control.include_router(routes)
     caller, max_body_bytes = ControlCaller(registry, client), config.server.max_body_bytes
     control.include_router(native_routes(caller, registry, config.native, max_body_bytes, homes))
-    return _Split(ModelCalls(dispatcher, config.server.max_body_bytes, clock), control)
+    return _Split(ModelCalls(dispatcher, config.server.max_body_bytes, clock, insight.tracer), control)
 
 
 def _add_workers(config: RouterConfig, registry: Registry) -> None:

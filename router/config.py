@@ -30,6 +30,7 @@ from router.request.forward import ForwardConfig
 from router.request.prompt_key import PromptKeyConfig
 from router.telemetry.decision_log import DecisionLogConfig
 from router.telemetry.recent_requests import ExplainConfig
+from router.telemetry.tracing import TracingConfig
 
 Tree = dict[str, Any]
 
@@ -72,6 +73,7 @@ class RouterConfig:
     decision_log: DecisionLogConfig = section(DecisionLogConfig)
     experiment: ExperimentConfig = section(ExperimentConfig)
     shadow: ShadowConfig = section(ShadowConfig)
+    tracing: TracingConfig = section(TracingConfig)
     native: NativeConfig = section(NativeConfig)
 
     def __post_init__(self) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from random import Random
 from typing import Any
 
+import httpx
 from fastapi import APIRouter
 
 from router.clock import Clock
@@ -25,9 +26,10 @@ from router.fleet.worker import WorkerState
 from router.policies import Policy
 from router.request.explain import Explainer, explain_routes
 from router.request.record import BodySink, OutcomeSink
-from router.telemetry.decision_log import DecisionLog
+from router.telemetry.decision_log import DecisionLog, utc_now
 from router.telemetry.insight_metrics import InsightCollector
 from router.telemetry.recent_requests import RecentRequests
+from router.telemetry.tracing import Tracer
 from router.telemetry.traffic import Traffic
 from router.types import WorkerId
 
@@ -50,6 +52,9 @@ class Insight:
             self.decision_log = DecisionLog(
                 config.decision_log, trieway=version, block_bytes=config.prompt_key.block_bytes, clock=clock
             )
+        self.tracer: Tracer | None = None
+        if config.tracing.otlp_url:
+            self.tracer = Tracer(config.tracing, version=version, clock=clock, unix_s=lambda: utc_now().timestamp())
         self.traffic = Traffic(clock)
         self.collector = InsightCollector(
             self.decision_log, lambda: [shadow.view() for shadow in self.shadows], self.desk.counts
@@ -74,17 +79,20 @@ class Insight:
 
     @property
     def sinks(self) -> Sequence[OutcomeSink]:
-        return [self.recent.ended, self.traffic.observe, self.desk.record]
+        sinks: list[OutcomeSink] = [self.recent.ended, self.traffic.observe, self.desk.record]
+        return [*sinks, self.tracer.observe] if self.tracer else sinks
 
     @property
     def body_sinks(self) -> Sequence[BodySink]:
         return [self.decision_log.write] if self.decision_log else []
 
-    def run(self, spawn: Callable[[Coroutine[Any, Any, None]], object]) -> None:
+    def run(self, spawn: Callable[[Coroutine[Any, Any, None]], object], client: httpx.AsyncClient) -> None:
         """Start its tasks through `spawn`, whose owner cancels them."""
         spawn(self.desk.run())
         if self.decision_log:
             spawn(self.decision_log.run())
+        if self.tracer:
+            spawn(self.tracer.run(client))
 
     def routes(self) -> Sequence[APIRouter]:
         return [explain_routes(self.recent), experiment_routes(self.desk), dashboard_routes(self._views)]

@@ -133,6 +133,15 @@ class Decision:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TraceContext:
+    """Where a request stands in its trace: ids in hex as W3C Trace Context writes them; `span_id` is ours."""
+
+    trace_id: str
+    span_id: str
+    parent_id: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
     """The one record of a request: metrics, logs, experiments and policies all read it and nothing else measures.
 
@@ -167,6 +176,7 @@ class Outcome:
     prompt_tokens: int | None = None
     cached_tokens: int | None = None
     completion_tokens: int | None = None
+    trace: TraceContext | None = None
 
     @property
     def worker(self) -> WorkerId | None:

@@ -38,7 +38,7 @@ from router.request.prompt_key import PromptKeyConfig, prompt_key
 from router.request.record import Progress, Recorder
 from router.request.relay import Relayed, relay
 from router.request.reply import RawHeaders, Reply, send_error
-from router.types import AttemptFailed, Dispatched, FirstToken, RequestId, RoutingRequest, WorkerId
+from router.types import AttemptFailed, Dispatched, FirstToken, RequestId, RoutingRequest, TraceContext, WorkerId
 
 log = logging.getLogger(__name__)
 
@@ -67,6 +67,7 @@ class RawRequest:
     named_headers: Mapping[str, str]
     body: bytes
     at_s: float
+    trace: TraceContext | None = None
 
 
 class Dispatcher:
@@ -103,6 +104,7 @@ class Dispatcher:
         Raises only CancelledError (the client hung up, or the app is stopping).
         """
         progress = Progress(raw.request_id, raw.endpoint, raw.at_s, raw.body)
+        progress.trace = raw.trace
         progress.explain = raw.named_headers.get("x-trieway-explain") == "1"
         try:
             await self._route(raw, reply, progress)

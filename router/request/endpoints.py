@@ -17,6 +17,7 @@ from router.request.disconnect import cancelled_when_client_leaves
 from router.request.dispatch import Dispatcher, RawRequest
 from router.request.parse import NEEDS
 from router.request.reply import RawHeaders, send_error
+from router.telemetry.tracing import Tracer, with_traceparent
 from router.types import RequestId
 
 MODEL_CALLS = frozenset(NEEDS)
@@ -82,10 +83,13 @@ async def drain(receive: Receive) -> None:
 class ModelCalls:
     """The ASGI app for `MODEL_CALLS`."""
 
-    def __init__(self, dispatcher: Dispatcher, max_body_bytes: int, clock: Clock) -> None:
+    def __init__(
+        self, dispatcher: Dispatcher, max_body_bytes: int, clock: Clock, tracer: Tracer | None = None
+    ) -> None:
         self._dispatcher = dispatcher
         self._max_body_bytes = max_body_bytes
         self._clock = clock
+        self._tracer = tracer
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         at_s = self._clock()
@@ -103,15 +107,21 @@ class ModelCalls:
             return
         if body is None:
             return  # the client left while sending
+        if named.get("x-request-id") != request_id:
+            headers = with_request_id(headers, request_id)
+        trace = self._tracer.begin(named) if self._tracer else None
+        if trace:
+            headers = with_traceparent(headers, trace)
         query: bytes = scope["query_string"]
         raw = RawRequest(
             request_id=request_id,
             endpoint=scope["path"],
             target=scope["path"] + (f"?{query.decode('latin-1')}" if query else ""),
-            headers=headers if named.get("x-request-id") == request_id else with_request_id(headers, request_id),
+            headers=headers,
             named_headers=named,
             body=body,
             at_s=at_s,
+            trace=trace,
         )
         async with cancelled_when_client_leaves(receive):
             await self._dispatcher.dispatch(raw, reply)

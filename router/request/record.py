@@ -13,7 +13,7 @@ from router.experiment.steering import Choice
 from router.fleet.registry import Registry
 from router.request.relay import Relayed
 from router.request.usage import Usage
-from router.types import ArmName, Decision, Finished, Outcome, RequestId, RoutingRequest
+from router.types import ArmName, Decision, Finished, Outcome, RequestId, RoutingRequest, TraceContext
 
 OutcomeSink = Callable[[Outcome], None]
 BodySink = Callable[[Outcome, bytes], None]
@@ -24,7 +24,7 @@ class Progress:
 
     __slots__ = (
         "arm", "at_s", "attempts", "body", "decision", "decision_s", "dispatched_s", "endpoint", "error", "explain",
-        "policy_name", "request", "request_id", "result", "spilled",
+        "policy_name", "request", "request_id", "result", "spilled", "trace",
     )  # fmt: skip
 
     def __init__(self, request_id: RequestId, endpoint: str, at_s: float, body: bytes = b"") -> None:
@@ -36,6 +36,7 @@ class Progress:
         self.policy_name: str | None = None
         self.arm: ArmName | None = None
         self.spilled = False
+        self.trace: TraceContext | None = None
         self.request: RoutingRequest | None = None
         self.decision: Decision | None = None
         self.decision_s = 0.0
@@ -103,6 +104,7 @@ class Recorder:
             policy=progress.policy_name or self._policy_name,
             arm=progress.arm,
             spilled=progress.spilled,
+            trace=progress.trace,
             model=request.model if request else None,
             session=request.session if request else None,
             client=request.client if request else None,
