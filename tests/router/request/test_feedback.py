@@ -67,8 +67,9 @@ async def test_silence_means_nothing_was_cached_only_from_a_worker_that_reports(
                 await router.client.post(CHAT, json={**chat, "stream": True})
             metrics = (await router.client.get("/metrics")).text
 
-    assert 'trieway_cached_tokens_total{policy="round_robin",worker="w1"} 0.0' in metrics
-    assert 'trieway_cached_tokens_total{policy="round_robin",worker="w2"}' not in metrics
+    told = [line for line in metrics.splitlines() if line.startswith("trieway_match_error_tokens_count{")]
+    assert [float(line.rpartition(" ")[2]) for line in told if 'worker="w1"' in line] == [1.0]
+    assert sum(float(line.rpartition(" ")[2]) for line in told if 'worker="w2"' in line) == 0.0
 
 
 async def test_a_cache_that_was_emptied_behind_our_back_is_forgotten(chat: dict[str, Any]) -> None:
