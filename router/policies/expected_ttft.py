@@ -103,6 +103,10 @@ class ExpectedTtft:
             for index, (worker, (found, terms)) in enumerate(zip(workers, weighed, strict=True))
         )
 
+    def index_blocks(self) -> dict[WorkerId, int]:
+        """Prompt blocks remembered of each worker."""
+        return {worker: book.image.size_blocks for worker, book in self._books.items() if book.image.size_blocks}
+
     def _cheapest(self, weighed: Sequence[Weighed], workers: Workers) -> int:
         """The lowest cost. The charge for others costs most to know and is never negative, so it is asked for only
         where the rest of the cost leaves a choice.
@@ -201,8 +205,7 @@ class ExpectedTtft:
             case AttemptFailed():
                 self._failed(event)
             case LoadReported():
-                if event.worker in self._books:
-                    self._books[event.worker].load_reported(event.load, self._now_s)
+                self._load_reported(event)
             case WorkerJoined():
                 self._books.setdefault(event.worker, self._new_book())
             case WorkerLeft():
@@ -225,6 +228,13 @@ class ExpectedTtft:
             start = end
         self._forecast.dispatched(self._now_s, booking.own_s)
         self._where[request.request_id] = (worker, booking, request)
+
+    def _load_reported(self, event: LoadReported) -> None:
+        book = self._books.get(event.worker)
+        if book is not None:
+            book.load_reported(event.load, self._now_s)
+            for request_id in book.lost(self._now_s):
+                self._release(request_id)
 
     def _first_token(self, event: FirstToken) -> None:
         known = self._where.get(event.request_id)

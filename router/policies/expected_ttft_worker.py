@@ -23,7 +23,7 @@ SETTLED_S = 0.25
 MOST_EVICTED = 8192
 """Evicted prompts remembered per worker, at most."""
 LOST_S = 30.0
-"""A worker that reports nothing running has answered, or lost, whatever was sent to it longer ago than this."""
+"""A worker that has reported nothing running or waiting for so long has answered, or lost, whatever was sent to it."""
 
 
 class Booking:
@@ -85,6 +85,7 @@ class WorkerBook:
         self._queued_s = 0.0
         self._since_s = 0.0
         self._credit_s = 0.0
+        self._idle_since_s: float | None = None
         self._foreign_s = 0.0
         self._foreign_at_s = 0.0
         self._group_start_s: float | None = None
@@ -155,6 +156,7 @@ class WorkerBook:
             self._since_s = at_s
             self._queued_s = 0.0
             self._credit_s = 0.0
+        self._idle_since_s = None
         self.queue[request_id] = booking
         self._queued_s += booking.own_s
         self.answers_tokens += booking.answer_tokens
@@ -215,10 +217,10 @@ class WorkerBook:
             self._factor = min(self._factor, 1.0) if self._reported_capacity else 1.0
             self._reported_capacity = True
             self._resize(shrink=None)
-        if report.running == 0 and report.waiting == 0:
-            for booking in [*self.queue.values(), *self.running.values()]:
-                if at_s - booking.dispatched_s > LOST_S:
-                    self.ended(booking, at_s, 0.0, computed=False)
+        if report.running or report.waiting:
+            self._idle_since_s = None
+        elif self._idle_since_s is None:
+            self._idle_since_s = at_s
         self._foreign_s = self._credit_s = 0.0
         if report.waiting_uncached_tokens is None or not 0 <= report.waiting_uncached_tokens <= 10**9:
             return
@@ -232,6 +234,12 @@ class WorkerBook:
             left_s = max(one.own_s * min(1.0, 2 * STEP_TOKENS / one.prompt_tokens) for one in older)
             self._credit_s = max(0.0, sum(one.own_s for one in older) - left_s)
             self._since_s = at_s
+
+    def lost(self, at_s: float) -> list[RequestId]:
+        """Requests whose end we have missed: the worker has reported idleness for long, and got nothing since."""
+        if self._idle_since_s is None or at_s - self._idle_since_s < LOST_S:
+            return []
+        return [*self.queue, *self.running]
 
     def cache_cleared(self) -> None:
         """The image starts empty; speed and booked work stay."""

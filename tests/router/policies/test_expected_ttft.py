@@ -277,16 +277,19 @@ def test_a_failed_attempt_leaves_nothing_booked() -> None:
     assert {**after, "others": 0.0} == {**before, "others": 0.0}
 
 
-def test_a_worker_that_reports_idleness_has_nothing_booked_from_long_ago() -> None:
+def test_a_worker_that_reports_idleness_for_long_has_nothing_booked() -> None:
     policy, workers = build(), fleet(1)
     send(policy, request("lost", chained(*range(40))), workers)
-    idle = LoadReport(
-        at_s=99.0, running=0, waiting=0, waiting_uncached_tokens=0, used_tokens=0, capacity_tokens=400_000
-    )
-    policy.observe(LoadReported(worker=WorkerId("w0"), load=idle, at_s=99.0))
+    booked = []
+    for at_s in (5.0, 30.0, 36.0):
+        idle = LoadReport(
+            at_s=at_s, running=0, waiting=0, waiting_uncached_tokens=None, used_tokens=0, capacity_tokens=400_000
+        )
+        policy.observe(LoadReported(worker=WorkerId("w0"), load=idle, at_s=at_s))
+        booked.append(len(policy._books[WorkerId("w0")].queue))
 
-    terms = dict(policy.candidates(request("q", chained(1), at_s=99.0), workers)[0].terms_s)
-    assert terms["wait"] == 0.0
+    assert booked == [1, 1, 0]
+    finish(policy, request("lost", chained(*range(40))), WorkerId("w0"), first_s=40.0, end_s=41.0)  # late: harmless
 
 
 def test_work_of_others_that_a_worker_reports_counts_and_passes() -> None:
