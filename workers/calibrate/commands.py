@@ -19,7 +19,7 @@ import click
 from workers.simulated.errors import BadOption
 
 if TYPE_CHECKING:
-    from workers.calibrate.experiment import Experiment
+    from workers.calibrate.experiment import Experiment, Run
     from workers.calibrate.measurement_file import Measurements
 
 _FILE = click.Path(path_type=Path, dir_okay=False)
@@ -56,7 +56,7 @@ def calibrate(
     if no_fit and save_measurements is None:
         raise click.UsageError("--no-fit needs --save-measurements")
     with _clear_errors():
-        from workers.calibrate.measurement_file import read_measurements, write_measurements
+        from workers.calibrate.measurement_file import read_measurements
 
         if measurements is not None:
             measured = read_measurements(measurements)
@@ -65,10 +65,14 @@ def calibrate(
 
             sizes = schedule.QUICK if quick else schedule.FULL
             measured = asyncio.run(
-                _measure(str(url), api_key, hardware, lambda facts: schedule.schedule(sizes, facts, seed=seed))
+                _measure(
+                    str(url),
+                    api_key,
+                    hardware,
+                    lambda facts: schedule.schedule(sizes, facts, seed=seed),
+                    save_measurements,
+                )
             )
-        if save_measurements is not None:
-            write_measurements(measured, save_measurements)
         if not no_fit:
             _fit(measured, out)
 
@@ -86,19 +90,27 @@ def _fit(measured: Measurements, out: Path | None) -> None:
         write_cost_model(fitted.cost_model, out)
 
 
-async def _measure(url: str, api_key: str | None, hardware: str | None, plan: Any) -> Measurements:
-    """Runs what `plan` makes of the server's facts."""
+async def _measure(
+    url: str, api_key: str | None, hardware: str | None, plan: Any, save: Path | None = None
+) -> Measurements:
+    """Runs what `plan` makes of the server's facts. What has been measured is saved even when a run fails."""
     from workers.calibrate.http_runner import HttpRunner
-    from workers.calibrate.measurement_file import Measurements
+    from workers.calibrate.measurement_file import Measurements, write_measurements
     from workers.calibrate.measuring import run_all
 
     async with HttpRunner(url, api_key=api_key) as runner:
         facts = await runner.facts(hardware)
         experiments: Sequence[Experiment] = plan(facts)
         date = datetime.datetime.now(datetime.UTC).date().isoformat()
-        with _progress(url, len(experiments)) as progress:
-            runs = await run_all(runner, experiments, progress)
-    return Measurements(facts=facts, date=date, runs=tuple(runs))
+        runs: list[Run] = []
+        try:
+            with _progress(url, len(experiments)) as progress:
+                await run_all(runner, experiments, progress, runs)
+        finally:
+            measured = Measurements(facts=facts, date=date, runs=tuple(runs))
+            if save is not None:
+                write_measurements(measured, save)
+    return measured
 
 
 @contextlib.contextmanager
@@ -189,13 +201,13 @@ def compare(
         levels = workload.QUICK_LEVELS if quick else workload.FULL_LEVELS
         theirs = (
             asyncio.run(
-                _measure(real, api_key, hardware, lambda facts: workload.workload(mix, levels, facts, seed=seed))
+                _measure(
+                    real, api_key, hardware, lambda facts: workload.workload(mix, levels, facts, seed=seed), save_real
+                )
             )
             if _is_url(real)
             else read_measurements(Path(real))
         )
-        if save_real is not None:
-            write_measurements(theirs, save_real)
         if only_real:
             return
         ours = _simulate(theirs, simulated, virtual, cost_file, api_key)

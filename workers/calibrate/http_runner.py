@@ -122,7 +122,7 @@ class HttpRunner:
                 continue
             except (aiohttp.ClientError, TimeoutError, OSError) as error:
                 raise ServerProblem(f"{self._url}/flush_cache: {error}") from error
-            if time.monotonic() > deadline_s:
+            if response.status != 400 or time.monotonic() > deadline_s:  # 400: requests run or wait
                 raise ServerProblem(f"{self._url}/flush_cache: {response.status} {text[:200]}; is the server in use?")
             await asyncio.sleep(0.1)
 

@@ -18,9 +18,14 @@ class Runner(Protocol):
     async def run(self, experiment: Experiment) -> Run: ...
 
 
-async def run_all(runner: Runner, experiments: Sequence[Experiment], progress: Progress) -> list[Run]:
-    """All runs, in order. Raises ServerProblem when every call of an experiment fails."""
-    runs = []
+async def run_all(
+    runner: Runner, experiments: Sequence[Experiment], progress: Progress, runs: list[Run] | None = None
+) -> list[Run]:
+    """All runs, in order, also added to `runs` as they come, so that a caller has them when one fails.
+
+    Raises ServerProblem when every call of an experiment fails.
+    """
+    runs = [] if runs is None else runs
     for experiment in experiments:
         progress(experiment)
         run = await runner.run(experiment)

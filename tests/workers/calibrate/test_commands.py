@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +12,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from workers.calibrate.commands import calibrate, compare
+from workers.calibrate.measurement_file import read_measurements
 from workers.calibrate.server_facts import ServerFacts
 from workers.calibrate.simulation import server
 from workers.simulated.cost_file import read_cost_model, write_cost_model
@@ -89,3 +92,22 @@ def test_a_malformed_cost_file_is_named(tmp_path: Path) -> None:
     done = invoke(compare, "--real", real, "--virtual", "--cost-file", cost)
     assert done.exit_code == 1
     assert "real.json" in done.output
+
+
+def test_what_was_measured_is_saved_when_the_server_fails_on_the_way(tmp_path: Path) -> None:
+    runs, faults = tmp_path / "runs.json", tmp_path / "faults.toml"
+    faults.write_text('[[fault]]\nkind = "error"\npath = "/flush_cache"\nat_s = 1.5\n')
+    command = [sys.executable, "-m", "workers", "simulate", "--port", "0", "--faults", str(faults)]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    try:
+        line = process.stderr.readline()
+        url = line.split(" on ")[1].split()[0]
+        done = invoke(calibrate, "--url", url, "--quick", "--save-measurements", runs)
+        assert done.exit_code == 1
+        assert "/flush_cache: 500" in done.output
+        assert read_measurements(runs).facts.kv_capacity_tokens == 699_103
+    finally:
+        process.kill()
+        process.wait()
+        process.stderr.close()
