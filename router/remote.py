@@ -145,7 +145,7 @@ def _show(report: dict[str, Any], as_json: bool) -> None:
     console.print(report["isolation_why"])
     table = Table(box=SIMPLE)
     for column in ("arm", "policy", "share", "workers", "requests", "failed", "spilled"):
-        table.add_column(column)
+        table.add_column(column, no_wrap=column in ("arm", "policy"))
     for arm in report["arms"]:
         workers = ", ".join(arm["workers"]) if arm["workers"] else "all, in turns"
         table.add_row(

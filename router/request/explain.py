@@ -36,7 +36,8 @@ PREDICTS = frozenset({Reason.PREFIX, Reason.PREFIX_BUSY, Reason.NO_PREFIX, Reaso
 
 def expected_match_tokens(decision: Decision) -> int | None:
     """The prefix match the policy expects, in tokens; None where it expects none in particular."""
-    return round(decision.match_tokens) if decision.match_tokens or decision.reason in PREDICTS else None
+    predicts = decision.reason in PREDICTS or decision.expected_ttft_s is not None or decision.match_tokens
+    return round(decision.match_tokens) if predicts else None
 
 
 class Explainer:
