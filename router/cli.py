@@ -66,7 +66,7 @@ def serve(config_file: Path | None, **given: Any) -> None:
     from router.telemetry.logs import setup_logging
 
     config = read_config(config_file, given)
-    setup_logging(config.server.log_level)
+    setup_logging(config.server.log_level, config.server.log_format)
     try:
         app = create_app(config)
     except RouterError as error:

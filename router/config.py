@@ -44,12 +44,14 @@ class ServerConfig:
     max_connections: int = knob(20_000, "connections held open at once; more are refused with 503")
     shutdown_grace_s: float = knob(30.0, "seconds that running requests get to finish when the router stops")
     log_level: str = knob("info", "debug, info, warning or error")
+    log_format: str = knob("text", "text for people, json for machines; one line per event either way")
 
     def __post_init__(self) -> None:
         require(0 <= self.port <= 65_535, "port must be between 0 and 65,535")
         require(self.max_body_bytes >= 1024, "max_body_bytes must be at least 1,024")
         require(self.max_header_bytes >= 1024, "max_header_bytes must be at least 1,024")
         require(self.log_level in ("debug", "info", "warning", "error"), "log_level: debug, info, warning or error")
+        require(self.log_format in ("text", "json"), "log_format: text or json")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
