@@ -52,6 +52,7 @@ def stack(
     request: pytest.FixtureRequest,
     worker_kind: str,
     sglang_python: Path,
+    worker: Any,
     tmp_path: Path,
     program: Callable[..., Any],
     wait_for: Callable[..., None],
@@ -67,7 +68,7 @@ def stack(
                 urls.append(f"http://127.0.0.1:{port}")
                 wait_for(f"{urls[-1]}/v1/models", process)
         elif worker_kind == "sglang":
-            urls = [request.getfixturevalue("worker").url]
+            urls = [worker.url]
         else:
             pytest.skip("real SGLang is tested by `make test-sglang`")
         port = free_ports(1)
@@ -136,7 +137,8 @@ def test_a_frontend_program_runs_as_against_one_server(stack: Stack, sglang_pyth
     assert all(result["answers"])
     assert result["cached"][0] < 32
     assert result["cached"][0] < result["cached"][1] < result["cached"][2]
-    assert min(result["fork"]["cached"]) > 64
+    several = len(stack.workers) > 1  # the policy may send some of the branches to another worker
+    assert (max if several else min)(result["fork"]["cached"]) > 64
     assert re.fullmatch("[0-9]{4}", result["number"])
     assert re.match("[-+]?[0-9]", result["whole"].strip())
     assert json.loads(result["object"]).keys() == {"ok", "colour"}

@@ -32,6 +32,7 @@ def conversation(s: Any, question: str) -> None:
 @sgl.function
 def forked(s: Any) -> None:
     s += QUESTION * 5
+    s.sync()  # fork sends the common prefix ahead only if its text has been put together by then
     branches = s.fork(3)
     for number, branch in enumerate(branches):
         branch += f"Tip {number}:"

@@ -6,6 +6,7 @@ The environment is the one that setup.sh makes. Called by __main__ and tests/con
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import http.client
 import os
 import signal
@@ -82,6 +83,7 @@ class CpuServer:
                 stderr=subprocess.STDOUT,
                 env=cpu_environment(os.environ, self.flavour),
                 start_new_session=True,
+                preexec_fn=_die_with_parent,
             )
 
     def wait_ready(self, within_s: float = READY_WITHIN_S) -> None:
@@ -143,6 +145,11 @@ def cpu_environment(inherited: Mapping[str, str], flavour: Flavour) -> dict[str,
         "SGLANG_CPU_OMP_THREADS_BIND": "|".join(str(cores[rank % len(cores)]) for rank in range(flavour.dp_size)),
     }
     return environment
+
+
+def _die_with_parent() -> None:
+    """In the child: Linux kills it when whoever started it dies without stopping it. Its own children do the same."""
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # 1: PR_SET_PDEATHSIG, <linux/prctl.h>
 
 
 def free_ports(count: int) -> int:

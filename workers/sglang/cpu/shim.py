@@ -1,9 +1,11 @@
 """Lets SGLang's CUDA build import on a machine without a GPU. setup.sh installs it as the environment's sitecustomize.
 
-Two things, and nothing else:
+Three things, and nothing else:
   * with a torch built for CPUs it defines the two torchvision operators whose CUDA library then cannot load, before
     torchvision refers to them;
-  * it answers imports of `sgl_kernel` (CUDA kernels) with placeholders that raise NotImplementedError when called.
+  * it answers imports of `sgl_kernel` (CUDA kernels) with placeholders that raise NotImplementedError when called;
+  * it makes the controller of data-parallel ranks sleep for a millisecond between looks at its queue (0.5.21 spins,
+    which takes half of a machine with two cores).
 With --device cpu and the torch_native attention backend, no placeholder is ever called.
 """
 
@@ -11,9 +13,13 @@ from __future__ import annotations
 
 import importlib.abc
 import importlib.machinery
+import importlib.util
 import sys
+import time
 import types
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+
+CONTROLLER = "sglang.srt.managers.data_parallel_controller"
 
 
 class DefineTorchvisionOps(importlib.abc.MetaPathFinder):
@@ -74,5 +80,38 @@ class PlaceholderFinder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         """Nothing to run."""
 
 
+class PatientController(importlib.abc.MetaPathFinder):
+    """Steps in once, when the controller's module is first imported: what receives for it waits when nothing came."""
+
+    def find_spec(
+        self, name: str, path: Sequence[str] | None, target: types.ModuleType | None = None
+    ) -> importlib.machinery.ModuleSpec | None:
+        if name != CONTROLLER:
+            return None
+        sys.meta_path.remove(self)
+        spec = importlib.util.find_spec(name)
+        if spec is not None and spec.loader is not None:
+            load = spec.loader.exec_module
+
+            def exec_module(module: types.ModuleType) -> None:
+                load(module)
+                module.sock_recv = _patient(module.sock_recv)  # type: ignore[attr-defined]
+
+            spec.loader.exec_module = exec_module  # type: ignore[method-assign]
+        return spec
+
+
+def _patient(receive: Callable[..., object]) -> Callable[..., object]:
+    def receive_or_sleep(*args: object, **kwargs: object) -> object:
+        try:
+            return receive(*args, **kwargs)
+        except Exception:  # zmq.Again: nothing there
+            time.sleep(0.001)
+            raise
+
+    return receive_or_sleep
+
+
 sys.meta_path.insert(0, DefineTorchvisionOps())
+sys.meta_path.insert(0, PatientController())
 sys.meta_path.append(PlaceholderFinder())
