@@ -47,7 +47,7 @@ class _Trials:
 
     async def run(self, rate: float, seed: int) -> Trial:
         """One trial; its last requests are not waited for when it is hopeless."""
-        requests = self._scenario.traffic(seed)
+        requests = self._driver.source.requests(seed)
         arrivals = [request.arrival_s for request in requests]
         span_s = max(arrivals) - min(arrivals)
         watch = _Misses(self._watcher, self._objective, f"{self._arm}, rate x{rate:.3g}", len(requests))

@@ -175,8 +175,19 @@ class Scenario:
         return made[: spec.limit]
 
 
+    def check_traffic(self) -> None:
+        """Raises ScenarioError for a trace that cannot be read and sizes that cannot be."""
+        if self.workload.trace:
+            self.traffic(0)
+            return
+        try:
+            _workload(self.workload, self.seed)
+        except KeyProblem as error:
+            raise ScenarioError(f"{self.name}: {error}") from error
+
+
 def read_scenario(path: Path) -> Scenario:
-    """The scenario of a file, its traffic tried out. Raises ScenarioError."""
+    """The scenario of a file, its workload checked. Raises ScenarioError."""
     try:
         text = path.read_text()
         tree = tomllib.loads(text)
@@ -187,7 +198,7 @@ def read_scenario(path: Path) -> Scenario:
         raise ScenarioError(f"{path}: not TOML: {error}") from error
     except (KeyProblem, PolicyError) as error:
         raise ScenarioError(f"{path}: {error}") from error
-    scenario.traffic(0)
+    scenario.check_traffic()
     return scenario
 
 

@@ -23,6 +23,7 @@ from loadtests.measures import summarize
 from loadtests.replay import ReplayConfig, replay
 from loadtests.replay_source import ReplayTraffic, traffic_of
 from loadtests.scenario import Scenario, ScenarioError
+from loadtests.traces import Trace
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,8 +36,27 @@ class Pass:
     run: Run
 
 
+class Source:
+    """The requests of a scenario by seed; the last are kept, because every arm gets the same."""
+
+    def __init__(self, scenario: Scenario) -> None:
+        self.scenario = scenario
+        self._made: tuple[int, Trace] | None = None
+
+    def requests(self, seed: int) -> Trace:
+        """Raises ScenarioError."""
+        if self._made is None or self._made[0] != seed:
+            self._made = seed, self.scenario.traffic(seed)
+        return self._made[1]
+
+
 class Driver(Protocol):
     """What runs an arm once."""
+
+    @property
+    def source(self) -> Source:
+        """What it sends."""
+        ...
 
     async def run(self, arm: str, seed: int, rate: float, watcher: Watcher, runs: list[Run]) -> None:
         """Appends the run of the traffic of `seed` (0 is the scenario's own), arrivals `rate` times as often; also when
@@ -71,6 +91,7 @@ class Live:
     def __init__(self, scenario: Scenario, fleet: LocalFleet | None) -> None:
         self._scenario = scenario
         self._fleet = fleet
+        self.source = Source(scenario)
 
     @classmethod
     @asynccontextmanager
@@ -97,7 +118,7 @@ class Live:
             yield cls(scenario, fleet)
 
     async def run(self, arm: str, seed: int, rate: float, watcher: Watcher, runs: list[Run]) -> None:
-        traffic = _traffic(self._scenario, seed, rate)
+        traffic = _traffic(self.source, seed, rate)
         if self._fleet is None:
             await self._flush()
             url = self._scenario.fleet.endpoints[arm].rstrip("/").removesuffix("/v1")
@@ -123,12 +144,13 @@ class Virtual:
                 "'worker_urls'"
             )
         self._scenario = scenario
+        self.source = Source(scenario)
         self._made: dict[int, ReplayTraffic] = {}
 
     async def run(self, arm: str, seed: int, rate: float, watcher: Watcher, runs: list[Run]) -> None:
         spec = self._scenario.fleet
         if seed not in self._made:
-            self._made = {seed: traffic_of(self._scenario.traffic(seed), self._scenario.name)}
+            self._made = {seed: traffic_of(self.source.requests(seed), self._scenario.name)}
         traffic = self._made[seed]
         config = ReplayConfig(
             workers=spec.workers,
@@ -144,10 +166,10 @@ class Virtual:
         runs.append(Run(name=arm, results=done.results, workers=workers, summary=summary, complete=True))
 
 
-def _traffic(scenario: Scenario, seed: int, rate: float) -> Traffic:
-    spec = scenario.workload
+def _traffic(source: Source, seed: int, rate: float) -> Traffic:
+    scenario, spec = source.scenario, source.scenario.workload
     return Traffic(
-        requests=scenario.traffic(seed),
+        requests=source.requests(seed),
         pace=Pace(rate=rate * spec.rate, speed=scenario.fleet.speed, max_in_flight=spec.max_in_flight),
         seed=scenario.seed + seed,
         model=scenario.fleet.model,

@@ -80,6 +80,14 @@ def stub(tmp_path: Path) -> Iterator[str]:
     process.wait()
 
 
+@pytest.fixture(scope="module")
+def virtual(tmp_path_factory: pytest.TempPathFactory) -> tuple[Result, Path]:
+    """One run in virtual time with a search, and the folder that it wrote."""
+    folder = tmp_path_factory.mktemp("virtual")
+    (folder / "tiny.toml").write_text(TOML)
+    return call(folder / "tiny.toml", "--virtual", "--out", folder / "out", "--goodput"), folder / "out"
+
+
 class Page(HTMLParser):
     """What a report is made of: open tags, and what it would load from elsewhere."""
 
@@ -107,10 +115,8 @@ def test_policies_take_turns_at_going_first() -> None:
     assert order(("a", "b", "c"), 2) == [(0, "a"), (0, "b"), (0, "c"), (1, "c"), (1, "b"), (1, "a")]
 
 
-def test_virtual_time_gives_tables_a_page_rows_and_json(scenario: Path, tmp_path: Path) -> None:
-    out = tmp_path / "out"
-    result = call(scenario, "--virtual", "--out", out, "--goodput")
-
+def test_virtual_time_gives_tables_a_page_rows_and_json(virtual: tuple[Result, Path]) -> None:
+    result, out = virtual
     assert result.exit_code == 0, result.output
     assert "Against round_robin, with 95 % intervals" in result.stdout
     assert "Goodput: 90% of requests with TTFT <= 0.3 s" in result.stdout
@@ -132,9 +138,8 @@ def test_virtual_time_gives_tables_a_page_rows_and_json(scenario: Path, tmp_path
     assert {row["repetition"] for row in rows} == {"0", "1"}
 
 
-def test_a_report_is_one_valid_page_that_loads_nothing(scenario: Path, tmp_path: Path) -> None:
-    call(scenario, "--virtual", "--out", tmp_path / "out", "--goodput")
-    text = (tmp_path / "out" / "report.html").read_text()
+def test_a_report_is_one_valid_page_that_loads_nothing(virtual: tuple[Result, Path]) -> None:
+    text = (virtual[1] / "report.html").read_text()
     page = Page(text)
 
     assert page.open == []
@@ -146,15 +151,12 @@ def test_a_report_is_one_valid_page_that_loads_nothing(scenario: Path, tmp_path:
     assert re.search(r'<td class="better">[\d.]+ %<small>\+\d+ points \[', text)
 
 
-def test_virtual_time_repeats_itself(scenario: Path, tmp_path: Path) -> None:
-    said = [
-        msgspec.json.decode(call("run", scenario, "--virtual", "--json", "--out", tmp_path / str(again)).stdout)
-        for again in range(2)
-    ]
+def test_virtual_time_repeats_itself(virtual: tuple[Result, Path], scenario: Path, tmp_path: Path) -> None:
+    first = msgspec.json.decode((virtual[1] / "report.json").read_bytes())
+    again = msgspec.json.decode(call("run", scenario, "--virtual", "--json", "--out", tmp_path).stdout)
 
-    assert [one["runs"] for one in said] == [said[0]["runs"]] * 2
-    assert said[0]["differences"] == said[1]["differences"]
-    assert said[0]["goodput"] == []
+    assert (again["runs"], again["differences"]) == (first["runs"], first["differences"])
+    assert again["goodput"] == []
 
 
 def test_flags_change_what_the_scenario_says(scenario: Path, tmp_path: Path) -> None:
