@@ -2,7 +2,9 @@
 
 A shadow hears what really happened (the live policy's dispatches), so it always weighs the fleet as it is: its answers
 say what it would do with the next request, not what a fleet run by it would look like. That takes an experiment.
-Its time is measured and bounded: beyond its budget it is not asked. Called by steering. Not here: forwarding, HTTP.
+Its time is measured and bounded. Beyond its budget it takes part in fewer families of prompts (those that begin with
+the same block), but in all requests of those, so that what it knows of them stays whole. Called by steering. Not here:
+forwarding, HTTP.
 """
 
 from __future__ import annotations
@@ -19,12 +21,23 @@ from router.errors import ConfigError
 from router.knob import knob, require
 from router.policies import Policy, PolicyConfigs
 from router.policies.spec import policy_of
-from router.types import Decision, Finished, FleetEvent, RequestId, RoutingRequest, Workers
+from router.types import (
+    AttemptFailed,
+    Decision,
+    Dispatched,
+    Finished,
+    FirstToken,
+    FleetEvent,
+    RequestId,
+    RoutingRequest,
+    Workers,
+)
 
 PENDING = 10_000
 """Decisions kept until their request ends."""
-BURST_S = 1.0
-"""The budget of this many seconds may be spent at once."""
+WINDOW_S = 1.0
+"""The budget is kept over windows of this length; what one left over may not be spent in the next."""
+FAMILIES = 1 << 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,7 +45,7 @@ class ShadowConfig:
     policies: tuple[str, ...] = knob(
         (), "a policy asked beside the live one, as NAME or NAME:PARAM=VALUE,...; once per shadow"
     )
-    cpu_share: float = knob(0.05, "share of one core that all shadows together may take; beyond it they are not asked")
+    cpu_share: float = knob(0.05, "share of one core that all shadows together may take; beyond it they see less")
 
     def __post_init__(self) -> None:
         require(0 < self.cpu_share <= 1, "must be above 0 and at most 1")
@@ -79,25 +92,27 @@ class Shadow:
         self._policy = policy
         self._budget = budget
         self._timer = timer
-        self._started_s = self._refilled_s = timer()
-        self._credit_s = budget * BURST_S
+        self._started_s = self._window_s = timer()
+        self._window_spent_s = 0.0
+        self._sampled = 1.0
         self._pending: OrderedDict[RequestId, Decision] = OrderedDict()
 
     def ask(self, request: RoutingRequest, workers: Workers, live: Decision) -> None:
         """What would it have done? Asked before anything observes the dispatch."""
         began_s = self._timer()
-        self._credit_s = min(
-            self._budget * BURST_S, self._credit_s + (began_s - self._refilled_s) * self._budget
-        )
-        self._refilled_s = began_s
-        if self._credit_s <= 0:
+        if not self._takes_part(request, began_s):
             self.score.skipped += 1
             return
         self._note(request.request_id, live, self._policy.select(request, workers))
         self._spend(began_s)
 
     def observe(self, event: FleetEvent) -> None:
-        """The same events that the live policy hears."""
+        """The same events that the live policy hears, for the requests it takes part in."""
+        if isinstance(event, Dispatched):
+            if event.request.request_id not in self._pending:
+                return
+        elif isinstance(event, FirstToken | AttemptFailed | Finished) and event.request_id not in self._pending:
+            return
         began_s = self._timer()
         self._policy.observe(event)
         if isinstance(event, Finished):
@@ -123,6 +138,7 @@ class Shadow:
             "shadow_expected_ttft_s_mean": score.shadow_ttft_s.value,
             "match_error_tokens_mean": score.match_error_tokens.value,
             "ttft_error_s_mean": score.ttft_error_s.value,
+            "sampled": self._sampled,
             "cpu_share": self.cpu_share(),
             "spent_s": self.spent_s,
         }
@@ -149,10 +165,26 @@ class Shadow:
         if event.outcome.ttft_s is not None and mine.expected_ttft_s is not None:
             self.score.ttft_error_s.add(abs(mine.expected_ttft_s - event.outcome.ttft_s))
 
+    def _takes_part(self, request: RoutingRequest, now_s: float) -> bool:
+        if now_s - self._window_s >= WINDOW_S:
+            self._begin_window(now_s)
+        if self._window_spent_s >= self._budget * WINDOW_S:
+            return False
+        blocks = request.key.blocks
+        family = blocks[0] if blocks else hash(request.request_id)
+        return family % FAMILIES < self._sampled * FAMILIES
+
+    def _begin_window(self, now_s: float) -> None:
+        """Aim at four fifths of the budget, so that it is seldom cut off in the middle of a window."""
+        used = self._window_spent_s / (now_s - self._window_s)
+        wanted = 0.8 * self._budget / used if used else 2.0
+        self._sampled = min(1.0, self._sampled * min(2.0, max(0.05, wanted)))
+        self._window_s, self._window_spent_s = now_s, 0.0
+
     def _spend(self, began_s: float) -> None:
         took_s = self._timer() - began_s
         self.spent_s += took_s
-        self._credit_s -= took_s
+        self._window_spent_s += took_s
 
 
 def shadows_of(

@@ -16,6 +16,7 @@ from router.policies.ties import smallest
 from router.prefix.index import PrefixIndex
 from router.types import (
     CacheCleared,
+    Candidate,
     Decision,
     Dispatched,
     FleetEvent,
@@ -69,6 +70,11 @@ class PrefixMatch:
             match_blocks=blocks[index],
             match_tokens=matches[index],
         )
+
+    def candidates(self, request: RoutingRequest, workers: Workers) -> tuple[Candidate, ...]:
+        """The match that `select` sees on every worker; it prices nothing in seconds."""
+        matches = match_tokens(request, workers, self.index.match(request.key.blocks, workers))
+        return tuple(Candidate(worker=worker.id, match_tokens=m) for worker, m in zip(workers, matches, strict=True))
 
     def index_blocks(self) -> Mapping[WorkerId, int]:
         """Blocks remembered per worker."""

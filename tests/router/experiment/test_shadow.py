@@ -95,18 +95,43 @@ def test_a_shadow_is_asked_and_told_and_changes_nothing() -> None:
     assert len(policy.heard) == 8
 
 
-def test_a_shadow_that_costs_too_much_is_asked_less_often() -> None:
+def test_a_shadow_that_costs_too_much_sees_fewer_families_of_prompts_but_all_of_those() -> None:
     timer = Timer()
-    shadow = Shadow("slow", Fixed("w0", timer, cost_s=0.01), budget=0.05, timer=timer)
-    live = decision("w0")
-    for number in range(1000):
-        shadow.ask(request(number), VIEWS, live)
+    policy = Fixed("w0", timer, cost_s=0.001)
+    shadow = Shadow("slow", policy, budget=0.02, timer=timer)
+    rng = Random(4)
+    families = [rng.getrandbits(64) for _ in range(50)]
+    asked: dict[int, list[bool]] = {family: [] for family in families}
+    for number in range(20_000):
+        family = families[number % 50]
+        one = RoutingRequest(request_id=RequestId(f"r{number}"), endpoint="/generate", key=key(family, number))
+        before = shadow.score.asked
+        shadow.ask(one, VIEWS, decision("w0"))
+        shadow.observe(Dispatched(request=one, decision=decision("w0"), at_s=0.0))
+        shadow.observe(Finished(request_id=one.request_id, worker=WorkerId("w0"), outcome=outcome(), at_s=0.0))
+        if number >= 10_000:
+            asked[family].append(shadow.score.asked > before)
         timer.now_s += 0.01
 
     view = shadow.view()
-    assert view["cpu_share"] < 0.06
-    assert view["asked"] + view["skipped"] == 1000
-    assert 50 <= view["asked"] <= 70
+    always = sum(all(each) for each in asked.values())
+    assert view["cpu_share"] < 0.022
+    assert view["asked"] + view["skipped"] == 20_000
+    assert 5 <= always <= 12
+    assert sum(any(each) for each in asked.values()) <= always + 5
+    assert len(policy.heard) == 2 * view["asked"]
+
+
+def test_a_shadow_within_its_budget_sees_everything_again() -> None:
+    timer = Timer()
+    policy = Fixed("w0", timer, cost_s=0.05)
+    shadow = Shadow("slow at first", policy, budget=0.05, timer=timer)
+    for number in range(2000):
+        policy._cost_s = 0.05 if number < 200 else 0.0
+        shadow.ask(request(number), VIEWS, decision("w0"))
+        timer.now_s += 0.02
+
+    assert shadow.view()["sampled"] == 1.0
 
 
 def test_what_never_ends_is_forgotten_in_the_end(monkeypatch: pytest.MonkeyPatch) -> None:

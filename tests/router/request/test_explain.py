@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from random import Random
 from typing import Any
 
 from outcomes import decision, key, outcome
 from router.experiment.steering import Choice
+from router.policies.explains import candidates_of
+from router.policies.prefix_match import PrefixMatch, PrefixMatchConfig
 from router.policies.round_robin import RoundRobin
 from router.request.explain import Explainer, explain_headers, explanation
 from router.telemetry.recent_requests import ExplainConfig, RecentRequests
-from router.types import Candidate, LoadReport, Reason, RequestId, RoutingRequest, WorkerId
+from router.types import Candidate, Dispatched, LoadReport, Reason, RequestId, RoutingRequest, WorkerId
 from router_fakes import answer, config, running, upstream
 
 
@@ -103,6 +106,17 @@ def test_headers_say_worker_reason_match_and_expected_ttft() -> None:
         b"x-trieway-expected-ttft-s": b"0.2500",
     }  # fmt: skip
     assert b"x-trieway-expected-ttft-s" not in dict(explain_headers(decision("w1")))
+
+
+def test_prefix_match_says_what_it_sees_on_every_worker() -> None:
+    policy = PrefixMatch(PrefixMatchConfig(), Random(1))
+    request = RoutingRequest(request_id=RequestId("a"), endpoint="/generate", key=key(1, 2, 3))
+    policy.observe(Dispatched(request=request, decision=decision("w1"), at_s=0.0))
+
+    found = candidates_of(policy, request, VIEWS)
+
+    assert found is not None
+    assert [(each.worker, each.match_tokens, each.terms_s) for each in found] == [("w0", 0.0, ()), ("w1", 192.0, ())]
 
 
 async def test_it_can_be_asked_over_http(chat: dict[str, Any]) -> None:
