@@ -29,7 +29,9 @@ END_OF_REPLAY = (-1).to_bytes(8, "big", signed=True)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KvEventsConfig:
-    """SGLang's --kv-events-config. `endpoint` binds when its host is a wildcard, and connects otherwise."""
+    """SGLang's --kv-events-config. `endpoint` binds when its host is a wildcard, and connects otherwise, unless `bind`
+    says which (SGLang 0.5.23); of that version's formats only "default" is published.
+    """
 
     publisher: str = "null"
     endpoint: str = "tcp://*:5557"
@@ -38,6 +40,8 @@ class KvEventsConfig:
     hwm: int = 100_000
     max_queue_size: int = 100_000
     topic: str = ""
+    bind: bool | None = None
+    format: str = "default"
 
     @staticmethod
     def parse(text: str) -> KvEventsConfig | None:
@@ -46,12 +50,14 @@ class KvEventsConfig:
             config = msgspec.json.decode(text, type=KvEventsConfig)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise BadOption(f"--kv-events-config: {error}") from error
-        known = set(KvEventsConfig.__dataclass_fields__) | {"bind", "format"}
+        known = set(KvEventsConfig.__dataclass_fields__)
         unknown = sorted(set(msgspec.json.decode(text)) - known)
         if unknown:
             raise BadOption(f"--kv-events-config has no key {unknown[0]!r}; known keys: {', '.join(sorted(known))}")
         if config.publisher not in {"null", "zmq"}:
             raise BadOption(f"--kv-events-config: publisher must be 'zmq' or 'null', got {config.publisher!r}")
+        if config.format != "default":
+            raise BadOption(f"--kv-events-config: only format 'default' is simulated, got {config.format!r}")
         for endpoint in (config.endpoint, config.replay_endpoint):
             if endpoint is not None:
                 _host_and_port(endpoint)
@@ -124,7 +130,8 @@ class KvPublisher:
         self._replay: zmq.asyncio.Socket | None = None
         endpoint = _of_rank(config.endpoint, rank)
         try:
-            if _host_and_port(endpoint)[0].strip("[]") in _WILDCARDS:
+            wildcard = _host_and_port(endpoint)[0].strip("[]") in _WILDCARDS
+            if wildcard if config.bind is None else config.bind:
                 self._pub.bind(endpoint)
             else:
                 self._pub.connect(endpoint)

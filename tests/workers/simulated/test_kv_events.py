@@ -64,12 +64,25 @@ def test_a_chain_can_be_continued_from_any_page(pages: list[Any], cut: int) -> N
         ('{"publisher": "zmq", "endpoint": "ipc:///x"}', "ipc"),
         ('{"publisher": "zmq", "replay_endpoint": "tcp://*:99999"}', "99999"),
         ('{"publisher": "zmq", "hwm": "many"}', "hwm"),
+        ('{"publisher": "zmq", "format": "dynamo"}', "dynamo"),
     ],
 )
 def test_a_bad_configuration_is_refused_by_name(text: str, word: str) -> None:
     with pytest.raises(BadOption, match="kv-events-config") as caught:
         KvEventsConfig.parse(text)
     assert word in str(caught.value)
+
+
+async def test_an_address_can_be_bound_that_is_no_wildcard() -> None:
+    port = free_port()
+    config = KvEventsConfig.parse(f'{{"publisher": "zmq", "endpoint": "tcp://127.0.0.1:{port}", "bind": true}}')
+    assert config is not None
+    publisher = KvPublisher(config, 0)
+    try:
+        with pytest.raises(BadOption, match=str(port)):
+            KvPublisher(config, 0)
+    finally:
+        publisher.close()
 
 
 def test_the_null_publisher_publishes_nothing() -> None:
