@@ -263,7 +263,7 @@ def test_the_shipped_scenarios_are_listed_and_found_by_name(tmp_path: Path) -> N
 
 
 def test_ctrl_c_writes_a_report_of_what_was_measured(stub: str, scenario: Path, tmp_path: Path) -> None:
-    scenario.write_text(TOML.replace("sessions_per_s = 40.0", "sessions_per_s = 0.5"))
+    scenario.write_text(TOML.replace("sessions_per_s = 40.0", "sessions_per_s = 1.0"))
     command = [sys.executable, "-m", "loadtests", "loadtest", str(scenario), "--endpoint", f"a={stub}"]
     with subprocess.Popen(
         [*command, "--out", str(tmp_path / "out")],
