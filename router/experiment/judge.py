@@ -19,6 +19,8 @@ from router.experiment.config import ExperimentConfig
 QUANTILES = {"p50": 0.5, "p90": 0.9, "p99": 0.99}
 GUARD_ALPHA = 0.01
 """Chance that the guard ends an arm which does no harm."""
+GUARD_FAILURES = 5
+"""Failures before the guard acts: fewer can come from one incident."""
 HIGHER_IS_BETTER = frozenset({"cached_ratio", "goodput"})
 
 
@@ -110,7 +112,7 @@ def _harm(control: ArmTally, treatment: ArmTally, config: ExperimentConfig, desi
     failed, answered = treatment.failed, treatment.error_rate.count
     bearable = (control.failed + 1) / (control.error_rate.count + 2) if control.failed else 0.0
     bearable = min(0.99, bearable + config.guard_error_rate)
-    if log_evidence_above(failed, answered, bearable) > log(1 / GUARD_ALPHA):
+    if failed >= GUARD_FAILURES and log_evidence_above(failed, answered, bearable) > log(1 / GUARD_ALPHA):
         return f"{failed} of {answered} requests failed, which is more than {100 * bearable:.1f} % can explain."
     slower = mean_difference(control.ttft.mean, treatment.ttft.mean, replace(design, alpha=2 * GUARD_ALPHA))
     if slower and slower.relative_low is not None and slower.relative_low > config.guard_slowdown:

@@ -95,6 +95,15 @@ def test_an_arm_that_fails_is_ended_after_a_handful_of_requests() -> None:
     assert "5 of 5 requests failed" in judged.why
 
 
+def test_a_single_incident_ends_nothing() -> None:
+    control, treatment = tallies()
+    for number in range(4):
+        treatment.add(outcome(at_s=float(number), status=502, error="worker_hung_up", ttft_s=None), number)
+    control.add(outcome(at_s=0.0), 0)
+
+    assert judge(control, treatment, CONFIG, DESIGN).verdict is Verdict.RUNNING
+
+
 def test_failures_that_both_arms_share_end_nothing() -> None:
     arms = tallies()
     for number in range(200):
