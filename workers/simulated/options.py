@@ -95,6 +95,11 @@ class Options:
         """Prompts of this length or more are refused (SGLang: max_req_input_len = max_req_len - 5)."""
         return self.max_request_tokens - 5
 
+    def _prefill_graphs(self) -> dict[str, Any]:
+        """As SGLang describes them: token counts for which a prefill step's work is recorded."""
+        sizes = list(self.cost_model.prefill_sizes)
+        return {"backend": "breakable" if sizes else "disabled", "max_bs": max(sizes, default=0), "bs": sizes}
+
     def as_server_args(self) -> dict[str, Any]:
         """The options under the names that SGLang's /server_info uses."""
         return {
@@ -117,6 +122,7 @@ class Options:
             "disaggregation_mode": "null",
             "disable_radix_cache": False,
             "disable_overlap_schedule": not self.overlap,
+            "cuda_graph_config": {"prefill": self._prefill_graphs()},
             "max_prefill_tokens": 16_384,
             "load_balance_method": "round_robin",
             "radix_eviction_policy": "lru",

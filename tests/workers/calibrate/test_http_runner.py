@@ -12,6 +12,7 @@ from workers.calibrate.http_runner import HttpRunner, ServerProblem
 from workers.calibrate.measuring import run_all
 from workers.calibrate.prompts import Segment
 from workers.calibrate.schedule import QUICK, schedule
+from workers.simulated.cost_model import H200_QWEN3_8B
 from workers.simulated.faults import FaultSchedule, parse_faults
 from workers.simulated.options import Options
 from workers.simulated.server import running
@@ -42,6 +43,7 @@ async def test_a_server_tells_its_limits(runner: HttpRunner) -> None:
     assert (facts.kv_capacity_tokens, facts.page_size, facts.max_running_requests) == (699_103, 4, 256)
     assert (facts.model, facts.hardware, facts.overlap) == ("simulated", "1 x H200", True)
     assert facts.engine_config().chunked_prefill_tokens == 8192
+    assert facts.prefill_sizes == H200_QWEN3_8B.prefill_sizes
 
 
 async def test_every_token_of_every_call_is_counted_with_its_moment(runner: HttpRunner) -> None:
