@@ -145,6 +145,7 @@ def _say(port: int, worker_ports: list[int], policy: str) -> None:
         f"and the router on http://127.0.0.1:{port} (policy {policy}). Try:\n\n"
         f"  curl -s http://127.0.0.1:{port}/v1/chat/completions -H 'content-type: application/json' "
         "-d '{\"messages\": [{\"role\": \"user\", \"content\": \"Hello\"}], \"max_tokens\": 16}'\n\n"
+        f"Dashboard: http://127.0.0.1:{port}/dashboard\n"
         f"Workers: http://127.0.0.1:{port}/workers   Metrics: http://127.0.0.1:{port}/metrics\n"
         "Ctrl-C stops all of it."
     )

@@ -23,6 +23,7 @@ def experiment_routes(desk: ExperimentDesk) -> APIRouter:
 
     @routes.post("", status_code=201)
     async def start(request: Request) -> dict[str, Any]:
+        _require_json(request.headers.get("content-type", ""))
         desk.start(wanted(await request.body()))
         return desk.now() or {}
 
@@ -31,6 +32,12 @@ def experiment_routes(desk: ExperimentDesk) -> APIRouter:
         return desk.stop()
 
     return routes
+
+
+def _require_json(content_type: str) -> None:
+    """A page of another site cannot send this type without asking first, so no page can start an experiment."""
+    if content_type.partition(";")[0].strip().lower() != "application/json":
+        raise InvalidBody("Send the experiment as JSON, with the header content-type: application/json.")
 
 
 def wanted(body: bytes) -> ExperimentConfig:

@@ -67,12 +67,23 @@ async def test_what_cannot_work_is_refused_with_the_reason_before_it_starts(
     body: Any, status: int, said: str, chat: dict[str, Any]
 ) -> None:
     async with upstream() as one, upstream() as two, running(config(one.url, two.url)) as router:
-        refused = await router.client.post("/experiment", content=json.dumps(body))
+        refused = await router.client.post("/experiment", json=body)
         nothing = (await router.client.get("/experiment")).json()
 
     assert refused.status_code == status
     assert said in refused.json()["error"]["message"]
     assert nothing == {"running": None, "past": []}
+
+
+async def test_a_page_of_another_site_cannot_start_one(chat: dict[str, Any]) -> None:
+    """A browser sends text/plain across sites without asking; it asks before it sends application/json."""
+    async with upstream() as one, upstream() as two, running(config(one.url, two.url)) as router:
+        refused = await router.client.post(
+            "/experiment", content=json.dumps(ARMS), headers={"content-type": "text/plain"}
+        )
+
+    assert refused.status_code == 400
+    assert "content-type" in refused.json()["error"]["message"]
 
 
 async def test_it_is_started_by_configuration_too(chat: dict[str, Any]) -> None:

@@ -15,6 +15,7 @@ from loadtests.decision_log_trace import read_decision_log
 from outcomes import decision, key, outcome
 from router.errors import ConfigError
 from router.telemetry.decision_log import DecisionLog, DecisionLogConfig
+from router_fakes import answer, config, running, upstream
 
 
 class Wall:
@@ -130,6 +131,24 @@ def test_a_log_that_is_still_being_written_can_be_read(tmp_path: Path) -> None:
 
     assert [each.request_id for each in read_decision_log(tmp_path)] == ["a"]
     log.close()
+
+
+async def test_a_router_writes_what_it_did_and_loses_nothing_when_it_stops(
+    tmp_path: Path, chat: dict[str, Any]
+) -> None:
+    usage = {"prompt_tokens": 9, "completion_tokens": 4, "prompt_tokens_details": {"cached_tokens": 3}}
+    async with upstream(answer({"id": "x", "choices": [], "usage": usage})) as one:
+        async with running(config(one.url, decision_log={"dir": str(tmp_path), "text": True})) as router:
+            await router.client.post("/v1/chat/completions", json=chat, headers={"x-session-id": "s"})
+            await router.client.post("/v1/chat/completions", content=b"nonsense")
+            metrics = (await router.client.get("/metrics")).text
+
+    logged = [json.loads(line) for line in text(tmp_path).splitlines()[1:]]
+    assert json.loads(logged[0]["body"]) == chat
+    assert (logged[0]["worker"], logged[0]["session"], logged[0]["cached_tokens"]) == ("w1", "s", 3)
+    assert logged[1]["error"] == "invalid_body"
+    assert [(one.session_id, one.completion_tokens) for one in read_decision_log(tmp_path)] == [("s", 4)]
+    assert "trieway_decision_log_dropped_total 0.0" in metrics
 
 
 async def test_the_task_writes_by_itself_and_once_more_when_it_is_cancelled(tmp_path: Path) -> None:
