@@ -93,7 +93,7 @@ class ExpectedTtft:
     def candidates(self, request: RoutingRequest, workers: Workers) -> tuple[Candidate, ...]:
         """Every worker as `select` weighs it at this moment. Reads only."""
         weighed = self._weigh(request, workers)
-        outlook = _Outlook(self._forecast, weighed, self._config.others_weight, self._later_price(workers))
+        outlook = _Outlook(self._forecast, weighed, self._config, self._later_price(workers))
         return tuple(
             Candidate(
                 worker=worker.id,
@@ -113,7 +113,7 @@ class ExpectedTtft:
         """
         if len(weighed) == 1:
             return 0
-        outlook = _Outlook(self._forecast, weighed, self._config.others_weight, self._later_price(workers))
+        outlook = _Outlook(self._forecast, weighed, self._config, self._later_price(workers))
         bases = [sum(terms) for _, terms in weighed]
         costs: dict[int, float] = {}
         least = inf
@@ -129,9 +129,13 @@ class ExpectedTtft:
         return self._rng.choice([index for index in equal if workers[index].in_flight == fewest])
 
     def _later_price(self, workers: Workers) -> float:
+        """What a second of work costs those who come later: it grows with the requests that wait on the less busy half
+        of the workers. A queue that has its reasons on one worker does not make the others scarce.
+        """
         books = self._books
-        waiting = sum(len(books[worker.id].queue) for worker in workers if worker.id in books)
-        return self._config.later_weight * waiting / len(workers)
+        waiting = sorted(len(books[worker.id].queue) if worker.id in books else 0 for worker in workers)
+        half = waiting[: (len(waiting) + 1) // 2]
+        return self._config.later_weight * sum(half) / len(half)
 
     def _weigh(self, request: RoutingRequest, workers: Workers) -> list[Weighed]:
         config = self._config
@@ -298,14 +302,16 @@ class _Outlook:
 
     __slots__ = ("_before_s", "_charges", "_forecast", "_free_s", "_later_price", "_weighed", "_weight")
 
-    def __init__(self, forecast: Forecast, weighed: Sequence[Weighed], weight: float, later_price: float) -> None:
+    def __init__(
+        self, forecast: Forecast, weighed: Sequence[Weighed], config: ExpectedTtftConfig, later_price: float
+    ) -> None:
         self._forecast = forecast
         self._weighed = weighed
-        self._weight = weight
+        self._weight = config.others_weight
         self._later_price = later_price
         self._free_s = [terms[0] + terms[1] for _, terms in weighed]
         self._charges: dict[tuple[float, float], float] = {}
-        self._before_s = forecast.waits_s(self._free_s, later_price) if weight > 0.0 else 0.0
+        self._before_s = forecast.waits_s(self._free_s, later_price) if self._weight > 0.0 else 0.0
 
     def charge_s(self, index: int) -> float:
         if self._weight == 0.0:

@@ -22,6 +22,8 @@ SETTLED_S = 0.25
 """A load report may miss requests sent to the worker less than this before it."""
 MOST_EVICTED = 8192
 """Evicted prompts remembered per worker, at most."""
+DRAG_PRIOR_S = 2.0
+"""Seconds of booked work, taken as long as booked, that what is seen of a worker's drag is weighed against."""
 LOST_S = 30.0
 """A worker that has reported nothing running or waiting for so long has answered, or lost, whatever was sent to it."""
 
@@ -86,6 +88,8 @@ class WorkerBook:
         self._since_s = 0.0
         self._credit_s = 0.0
         self._idle_since_s: float | None = None
+        self._drained_s = DRAG_PRIOR_S  # booked prefill done lately, and how long it took
+        self._drained_in_s = DRAG_PRIOR_S
         self._foreign_s = 0.0
         self._foreign_at_s = 0.0
         self._group_start_s: float | None = None
@@ -103,9 +107,21 @@ class WorkerBook:
             most_s = head.own_s + self.rate.costs[1] * STEP_TOKENS if head.stream else waiting_s
             waiting_s -= max(0.0, min(served_s, most_s))
         waiting_s = max(0.0, waiting_s)
+        if waiting_s > 0.0:
+            waiting_s *= self._drag(now_s)
         if self._foreign_s > 0.0:
             waiting_s += max(0.0, self._foreign_s - max(0.0, now_s - self._foreign_at_s))
         return waiting_s
+
+    def _drag(self, now_s: float) -> float:
+        """Seconds that a booked second of prefill has lately taken while others waited, at least 1: memory that was
+        full, or prompts that were no longer cached when their turn came.
+        """
+        overdue_s = 0.0
+        if self.queue:
+            head = next(iter(self.queue.values()))
+            overdue_s = max(0.0, min(now_s - self._since_s, 600.0) - head.own_s - self.rate.costs[1] * STEP_TOKENS)
+        return max(1.0, (self._drained_in_s + overdue_s) / self._drained_s)
 
     def memory_wait_s(self, blocks: Sequence[int], found: int, block_tokens: float, need_tokens: float) -> float:
         """Seconds of decoding until enough running requests have ended for `need_tokens` to fit, besides the prefill
@@ -168,6 +184,9 @@ class WorkerBook:
             return
         if booking.stream:
             self._measure(booking, at_s)
+        took_s = max(0.0, min(at_s - max(self._since_s, booking.dispatched_s), 600.0))
+        self._drained_in_s = 0.9 * self._drained_in_s + 0.1 * DRAG_PRIOR_S + took_s
+        self._drained_s = 0.9 * self._drained_s + 0.1 * DRAG_PRIOR_S + booking.own_s
         self._dequeue(booking)
         self._since_s = at_s
         self._credit_s = 0.0
