@@ -3,6 +3,7 @@
 `step` does one prefill or decode iteration at once and says how long the modelled GPU takes for it. Requests submitted
 meanwhile join the next, or with `overlap` the one after it. Prefill comes before decode, as in SGLang without mixed
 chunks. No wall time, no text, no I/O. Used by rank.py (wall time), loadtests.replay and calibration (virtual time).
+Longer than others: the order of what one step does to queue, memory and batch is its content, and is kept in one place.
 """
 
 from __future__ import annotations
