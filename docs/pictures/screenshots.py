@@ -69,7 +69,8 @@ async def traffic(url: str, seconds: float) -> None:
     documents = [words(rng, 500) for _ in range(5)]
     end = time.monotonic() + seconds
     number = 0
-    async with httpx.AsyncClient(base_url=url, timeout=60) as client, asyncio.TaskGroup() as sessions:
+    limits = httpx.Limits(keepalive_expiry=2.0)  # the server closes what is idle for longer, maybe as we send
+    async with httpx.AsyncClient(base_url=url, timeout=60, limits=limits) as client, asyncio.TaskGroup() as sessions:
         while time.monotonic() < end:
             sessions.create_task(session(client, number, systems, documents))
             number += 1
