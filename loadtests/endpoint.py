@@ -100,18 +100,30 @@ def is_ok(response: httpx.Response) -> bool:
 
 async def flush_cache(client: httpx.AsyncClient, worker_url: str, *, within_s: float = 30.0) -> None:
     """Empties a worker's prefix cache. SGLang refuses with 400 while requests run, so it is asked until it is idle.
-    Raises TargetError.
+    Raises TargetError, at once when nothing answers.
     """
-    await wait_for(client, f"{worker_url}/flush_cache", ok=is_ok, within_s=within_s)
+    url, until_s = f"{worker_url}/flush_cache", time.monotonic() + within_s
+    while True:
+        response = await _answer(client, url)
+        if response.status_code == 200:
+            return
+        if time.monotonic() > until_s:
+            last = f"{response.status_code} {response.text[:200]}"
+            raise TargetError(f"{url} does not empty the cache within {within_s:g} s; last answer: {last}")
+        await asyncio.sleep(_POLL_S)
 
 
-async def _get(client: httpx.AsyncClient, url: str, kind: type[_Answer]) -> _Answer:
+async def _answer(client: httpx.AsyncClient, url: str) -> httpx.Response:
     try:
-        response = await client.get(url)
+        return await client.get(url)
     except httpx.TransportError as error:
         raise TargetError(f"nothing answers at {url} ({_reason(error)}); {_START_IT}") from error
     except httpx.InvalidURL as error:
         raise TargetError(f"{url!r} is not a URL: {error}") from error
+
+
+async def _get(client: httpx.AsyncClient, url: str, kind: type[_Answer]) -> _Answer:
+    response = await _answer(client, url)
     if response.status_code != 200:
         raise TargetError(f"{url} answered {response.status_code}: {response.text[:200]}")
     try:

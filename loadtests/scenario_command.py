@@ -108,7 +108,7 @@ def _do(asked: Asked, *, compare: bool, search: bool) -> None:
     errors = Console(stderr=True)
     passes: list[Pass] = []
     found: list[Goodput] = []
-    interrupted = False
+    interrupted, failed = False, ""
     try:
         scenario = _changed(read_scenario(find_scenario(asked.scenario)), asked)
         if search and scenario.goodput_objective is None:
@@ -121,9 +121,11 @@ def _do(asked: Asked, *, compare: bool, search: bool) -> None:
     except Interrupted:
         interrupted = True
     except (ScenarioError, PolicyError, ChildExited, TargetError) as error:
-        raise click.ClickException(str(error)) from error
+        failed = str(error)
     if passes or found:
         _write(outcome(scenario, under, passes, found), asked, errors)
+    if failed:
+        raise click.ClickException(failed)
     if interrupted:
         errors.print("Interrupted; everything that was started has been stopped.")
         raise SystemExit(EXIT_INTERRUPTED)

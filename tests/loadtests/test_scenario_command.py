@@ -9,12 +9,14 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
 from collections import Counter
 from collections.abc import Iterator
 from html.parser import HTMLParser
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -285,6 +287,35 @@ def test_ctrl_c_writes_a_report_of_what_was_measured(stub: str, scenario: Path, 
     assert errors.endswith("Interrupted; everything that was started has been stopped.\n")
     said = msgspec.json.decode((tmp_path / "out" / "report.json").read_bytes())
     assert [run["complete"] for run in said["runs"]] == [False]
+
+
+class FlushedOnce(BaseHTTPRequestHandler):
+    """Empties its cache once, and is gone."""
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.end_headers()
+        self.server.server_close()
+
+    def log_message(self, *_: object) -> None:
+        """Quiet."""
+
+
+def test_what_was_measured_is_written_when_a_server_goes_away(stub: str, scenario: Path, tmp_path: Path) -> None:
+    server = HTTPServer(("127.0.0.1", 0), FlushedOnce)
+    serving = threading.Thread(target=server.handle_request)
+    serving.start()
+    worker = f"http://127.0.0.1:{server.server_port}"
+    result = call(
+        scenario, "--endpoint", f"a={stub}", "--endpoint", f"b={stub}", "--worker-url", worker,
+        "--out", tmp_path / "out", "--sessions", 2,
+    )  # fmt: skip
+    serving.join()
+
+    assert result.exit_code == 1
+    assert f"nothing answers at {worker}/flush_cache" in result.stderr
+    said = msgspec.json.decode((tmp_path / "out" / "report.json").read_bytes())
+    assert [(run["arm"], run["requests"]) for run in said["runs"]] == [("a", 2)]
 
 
 def test_a_policy_parameter_reaches_the_router_as_its_flag() -> None:
