@@ -18,6 +18,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 
+from router.admission.retry import RetryBudget
 from router.asgi import ASGIApp, Receive, Scope, Send
 from router.clock import Clock, monotonic
 from router.config import RouterConfig
@@ -35,6 +36,7 @@ from router.fleet.api_keys import authorization, check_names, read_keys
 from router.fleet.collapse import CollapseDetector
 from router.fleet.control_call import ControlCaller
 from router.fleet.health import HealthMonitor
+from router.fleet.judge import Judge
 from router.fleet.kv_events import KvEvents
 from router.fleet.load import LoadMonitor
 from router.fleet.native import native_routes
@@ -63,7 +65,8 @@ def trieway_version() -> str:
 
 def create_app(config: RouterConfig, clock: Clock = monotonic) -> ASGIApp:
     """The router as an ASGI app. Raises ConfigError for what cannot be served. Two apps can live in one process."""
-    registry = Registry(clock)
+    registry = Registry(clock, config.health, config.breaker)
+    registry.listen(Judge(registry).observe)
     rng = Random(config.seed)
     policy = build_policy(config.policy, config.policies, rng)
     insight = Insight(config, policy, registry, rng=rng, clock=clock, version=trieway_version())
@@ -93,6 +96,7 @@ def create_app(config: RouterConfig, clock: Clock = monotonic) -> ASGIApp:
         clock=clock,
         exact=exact,
         homes=homes,
+        retries=RetryBudget(config.retry, rng),
     )
     if exact:
         exact.check()
@@ -114,7 +118,7 @@ def create_app(config: RouterConfig, clock: Clock = monotonic) -> ASGIApp:
                 task.add_done_callback(running.discard)
                 return task
 
-            health = HealthMonitor(config.health, registry, client, spawn)
+            health = HealthMonitor(config.health, registry, client, spawn, clock)
             load = LoadMonitor(config.load, registry, client, clock, spawn)
             for worker in registry.all():
                 health.watch(worker)

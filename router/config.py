@@ -15,13 +15,15 @@ from typing import Any, get_type_hints
 
 import msgspec
 
+from router.admission.retry import RetryConfig
 from router.errors import ConfigError
 from router.experiment.config import ExperimentConfig
 from router.experiment.shadow import ShadowConfig
-from router.fleet.health import HealthConfig
+from router.fleet.breaker import BreakerConfig
 from router.fleet.kv_events import KvEventsConfig
 from router.fleet.load import LoadConfig
 from router.fleet.native import NativeConfig
+from router.fleet.vitals import HealthConfig
 from router.knob import knob, require, section
 from router.policies import POLICIES, PolicyConfigs
 from router.request.dispatch import DispatchConfig
@@ -67,7 +69,9 @@ class RouterConfig:
     prompt_key: PromptKeyConfig = section(PromptKeyConfig)
     dispatch: DispatchConfig = section(DispatchConfig)
     forward: ForwardConfig = section(ForwardConfig)
+    retry: RetryConfig = section(RetryConfig)
     health: HealthConfig = section(HealthConfig)
+    breaker: BreakerConfig = section(BreakerConfig)
     load: LoadConfig = section(LoadConfig)
     exact: ExactConfig = section(ExactConfig)
     kv_events: KvEventsConfig = section(KvEventsConfig)

@@ -19,10 +19,12 @@
     │   ├── WorkerUnreachable    502  no connection could be made; safe to retry
     │   ├── WorkerHungUp         502  closed before the answer was complete; safe to retry until the first byte
     │   ├── WorkerTimeout        504  names the deadline that passed; safe to retry until the first byte
-    │   ├── WorkerRefused        its own 429 or 5xx, handed on if no other worker answers
+    │   ├── WorkerRefused        its own 5xx, handed on if no other worker answers
+    │   │   └── WorkerBusy         its own 429 or 503: full, not broken
     │   └── StreamCut            502  the stream ended early; told inside the stream
     └── RouterFault            ours
         ├── NoWorker             503  no worker is ready
+        ├── DeadlineExceeded     504  the whole request took too long; names the deadline
         ├── RouterStopping       503  the router stops and this request was not done in time
         ├── InternalError        500
         └── ConfigError          start-up: names the key and the nearest valid one
@@ -167,6 +169,10 @@ class WorkerRefused(WorkerError):
     retry_safe = True
 
 
+class WorkerBusy(WorkerRefused):
+    code = "worker_busy"
+
+
 class StreamCut(WorkerError):
     code = "stream_cut"
 
@@ -179,6 +185,12 @@ class NoWorker(RouterFault):
     status = 503
     code = "no_worker_ready"
     kind = "service_unavailable_error"
+
+
+class DeadlineExceeded(RouterFault):
+    status = 504
+    code = "deadline_exceeded"
+    kind = "timeout_error"
 
 
 class RouterStopping(RouterFault):

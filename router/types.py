@@ -223,21 +223,29 @@ class Dispatched:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FirstToken:
-    """The first byte of the answer came: its prefill is done. `ttft_s` counts from the dispatch to this worker."""
+    """The first byte of the answer came: its prefill is done. `ttft_s` counts from the dispatch to this worker.
+
+    `status` is the HTTP status of the answer, which may be an error that is handed on.
+    """
 
     request_id: RequestId
     worker: WorkerId
     ttft_s: float
     at_s: float
+    status: int = 200
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AttemptFailed:
-    """The worker did not answer this request; it may go to another one next. Undo what Dispatched booked."""
+    """The worker did not answer this request; it may go to another one next. Undo what Dispatched booked.
+
+    `code` is that of `router.errors`: it says whether the worker was busy, broken or gone.
+    """
 
     request_id: RequestId
     worker: WorkerId
     at_s: float
+    code: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -257,6 +265,25 @@ class LoadReported:
     at_s: float = field(default=0.0)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerChanged:
+    """The worker went from one state to another; both by name (see fleet.worker)."""
+
+    worker: WorkerId
+    before: str
+    after: str
+    why: str
+    at_s: float
+
+
 FleetEvent: TypeAlias = (
-    WorkerJoined | WorkerLeft | CacheCleared | Dispatched | FirstToken | AttemptFailed | Finished | LoadReported
+    WorkerJoined
+    | WorkerLeft
+    | WorkerChanged
+    | CacheCleared
+    | Dispatched
+    | FirstToken
+    | AttemptFailed
+    | Finished
+    | LoadReported
 )

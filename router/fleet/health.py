@@ -1,8 +1,9 @@
-"""Active probes: one loop per worker, and what its answers mean for the worker's state.
+"""Active probes: two loops per server. One asks its `/health`, the other looks once a second whether it still listens.
 
 SGLang's `/health` runs a one-token generation and looks once a second for its result: it needs at least a second when
 all is well, and up to 20 s behind a long prefill. So a slow answer is no sign of death; a refused connection is.
-Called by app; talks httpx. Not here: what dispatch learns from requests (it calls `suspect`).
+Called by app; talks httpx and, for the second loop, plain TCP. Not here: what follows from an answer (vitals), what
+requests say (judge).
 """
 
 from __future__ import annotations
@@ -11,36 +12,22 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
 from typing import Any
 
 import httpx
 
+from router.clock import Clock, monotonic
+from router.errors import WorkerBusy
+from router.fleet.listening import accepts
 from router.fleet.registry import Registry
 from router.fleet.server_info import facts_of
+from router.fleet.vitals import HealthConfig
 from router.fleet.worker import Worker, WorkerState
-from router.knob import knob, require
 from router.types import AttemptFailed, FleetEvent, WorkerId, WorkerJoined, WorkerLeft
 
 log = logging.getLogger(__name__)
 
 Spawn = Callable[[Coroutine[Any, Any, None]], object]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HealthConfig:
-    interval_s: float = knob(5.0, "seconds between two probes of a ready worker")
-    retry_interval_s: float = knob(1.0, "seconds between two probes of a worker that is not ready")
-    timeout_s: float = knob(25.0, "seconds a probe may take; SGLang itself gives up after 20")
-    failures_to_degrade: int = knob(3, "failed probes in a row that make a ready worker degraded")
-    path: str = knob("/health", "what is probed on a worker")
-    expand_ranks: bool = knob(True, "make each data-parallel rank of a server a worker of its own")
-
-    def __post_init__(self) -> None:
-        require(self.interval_s > 0 and self.retry_interval_s > 0, "intervals must be positive")
-        require(self.timeout_s > 1.0, "timeout_s must be over 1 s: SGLang's /health takes at least that long")
-        require(self.failures_to_degrade >= 1, "failures_to_degrade must be at least 1")
-        require(self.path.startswith("/"), "path must start with '/'")
 
 
 class HealthMonitor:
@@ -49,11 +36,19 @@ class HealthMonitor:
     One loop per server: what a probe says holds for all its data-parallel ranks.
     """
 
-    def __init__(self, config: HealthConfig, registry: Registry, client: httpx.AsyncClient, spawn: Spawn) -> None:
+    def __init__(
+        self,
+        config: HealthConfig,
+        registry: Registry,
+        client: httpx.AsyncClient,
+        spawn: Spawn,
+        clock: Clock = monotonic,
+    ) -> None:
         self._config = config
         self._registry = registry
         self._client = client
         self._spawn = spawn
+        self._clock = clock
         self._wake: dict[str, asyncio.Event] = {}
         self._url_of: dict[WorkerId, str] = {}
         registry.listen(self._observe)
@@ -64,6 +59,8 @@ class HealthMonitor:
         if worker.base_url not in self._wake:
             self._wake[worker.base_url] = asyncio.Event()
             self._spawn(self._watch(worker.base_url))
+            if self._config.connect_interval_s > 0:
+                self._spawn(self._look(worker.base_url))
 
     def _observe(self, event: FleetEvent) -> None:
         match event:
@@ -71,7 +68,7 @@ class HealthMonitor:
                 self.watch(self._registry.get(event.worker))
             case WorkerLeft():
                 self._url_of.pop(event.worker, None)
-            case AttemptFailed():
+            case AttemptFailed() if event.code != WorkerBusy.code:
                 wake = self._wake.get(self._url_of.get(event.worker, ""))
                 if wake is not None:
                     wake.set()  # look at once: a request has just failed there
@@ -91,8 +88,39 @@ class HealthMonitor:
         finally:
             self._wake.pop(base_url, None)
 
+    async def _look(self, base_url: str) -> None:
+        """Every second: does it listen, does what it holds move."""
+        while workers := self._registry.at(base_url):
+            if any(worker.state is WorkerState.READY for worker in workers):
+                await self.check_listening(base_url)
+            self.check_stalls(base_url)
+            await asyncio.sleep(self._config.connect_interval_s)
+
+    async def check_listening(self, base_url: str) -> None:
+        """Open a connection and close it. A refusal is proof; no answer in time counts as a failed probe."""
+        began_s = self._clock()
+        try:
+            await accepts(base_url, self._config.connect_timeout_s)
+        except TimeoutError:
+            self._failed(base_url, began_s, f"no connection within {self._config.connect_timeout_s:g} s")
+        except OSError as error:
+            self._unreachable(base_url, f"connection refused or impossible: {error.strerror or error}")
+            if base_url in self._wake:
+                self._wake[base_url].set()  # from now on it is asked every retry_interval_s
+
+    def check_stalls(self, base_url: str) -> None:
+        """Call off what waits on a worker that does not move any more."""
+        now_s = self._clock()
+        for worker in self._registry.at(base_url):
+            worker.vitals.progressed(worker.heard_s)
+            idle = worker.load is not None and worker.load.running + worker.load.waiting == 0
+            if worker.vitals.look(now_s, len(worker.unanswered), idle=idle):
+                self._registry.judge(worker)
+                self._registry.call_off(worker)
+
     async def probe(self, worker: Worker) -> None:
         """Ask its server once and act on the answer. Never raises for what a worker does."""
+        began_s = self._clock()
         try:
             response = await self._client.get(
                 worker.base_url + self._config.path, timeout=self._config.timeout_s, headers=dict(worker.extra_headers)
@@ -100,40 +128,42 @@ class HealthMonitor:
         except httpx.ConnectError as error:
             self._unreachable(worker.base_url, f"connection refused or impossible: {error}")
         except httpx.HTTPError as error:
-            self._failed(worker.base_url, f"{self._config.path}: {type(error).__name__}")
+            self._failed(worker.base_url, began_s, f"{self._config.path}: {type(error).__name__}")
         else:
             if response.is_success:
                 await self._answered(worker.base_url)
             else:
-                self._failed(worker.base_url, f"{self._config.path} answered {response.status_code}")
+                self._failed(worker.base_url, began_s, f"{self._config.path} answered {response.status_code}")
 
     def _unreachable(self, base_url: str, why: str) -> None:
-        """Nobody listens there: no reason to wait for a third proof."""
         for worker in self._registry.at(base_url):
-            worker.failures += 1
             worker.was_unreachable = True
-            if worker.state is WorkerState.READY:
-                self._registry.set_state(worker, WorkerState.DEGRADED, why)
-            else:
-                worker.state_reason = why
+            worker.vitals.connection_refused(why)
+            self._registry.judge(worker)
 
-    def _failed(self, base_url: str, why: str) -> None:
+    def _failed(self, base_url: str, began_s: float, why: str) -> None:
         for worker in self._registry.at(base_url):
-            worker.failures += 1
-            if worker.state is WorkerState.READY and worker.failures >= self._config.failures_to_degrade:
-                self._registry.set_state(worker, WorkerState.DEGRADED, f"{worker.failures} failed probes, last: {why}")
+            was_ready = worker.state is WorkerState.READY
+            worker.vitals.progressed(worker.heard_s)
+            worker.vitals.probe_failed(began_s, why)
+            self._registry.judge(worker)
+            if was_ready and worker.state is WorkerState.DEGRADED:
+                self._registry.call_off(worker)
 
     async def _answered(self, base_url: str) -> None:
         workers = self._registry.at(base_url)
         if any(_is_unread(worker) for worker in workers):
             await self._read_models(base_url)
             await self._read_facts(base_url)
+        now_s = self._clock()
         for worker in self._registry.at(base_url):
-            worker.failures = 0
-            if worker.was_unreachable and worker.state is WorkerState.DEGRADED:
-                self._registry.restarted(worker, "nobody listened there for a time")
-            worker.was_unreachable = False
-            self._registry.set_state(worker, WorkerState.READY, f"{self._config.path} answered")
+            came_back = worker.was_unreachable and worker.state is WorkerState.DEGRADED
+            worker.vitals.probe_answered(now_s)
+            self._registry.judge(worker)
+            if worker.state is WorkerState.READY:
+                worker.was_unreachable = False
+                if came_back:
+                    self._registry.restarted(worker, "nobody listened there for a time")
 
     async def _get(self, base_url: str, path: str) -> Any:
         """The JSON there. Raises httpx.HTTPError and ValueError."""

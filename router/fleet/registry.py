@@ -13,11 +13,26 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from router.clock import Clock
-from router.errors import ConfigError, NoWorker, UnknownModel, UnknownWorker, WorkerExists
+from router.errors import ConfigError, NoWorker, RouterError, UnknownModel, UnknownWorker, WorkerExists, WorkerTimeout
+from router.fleet.breaker import BreakerConfig
+from router.fleet.call_off import CallOff
+from router.fleet.eligibility import chosen, needs_care, on_trial
 from router.fleet.lease import Lease
 from router.fleet.server_info import ServerFacts
-from router.fleet.worker import Worker, WorkerState
-from router.types import CacheCleared, FleetEvent, LoadReport, LoadReported, WorkerId, WorkerJoined, WorkerLeft
+from router.fleet.state import WorkerState
+from router.fleet.unanswered import Unanswered
+from router.fleet.vitals import HealthConfig
+from router.fleet.worker import Worker
+from router.types import (
+    CacheCleared,
+    FleetEvent,
+    LoadReport,
+    LoadReported,
+    WorkerChanged,
+    WorkerId,
+    WorkerJoined,
+    WorkerLeft,
+)
 
 log = logging.getLogger(__name__)
 
@@ -28,8 +43,13 @@ Listener = Callable[[FleetEvent], None]
 
 
 class Registry:
-    def __init__(self, clock: Clock) -> None:
+    """`health` and `breaker` say when a worker counts as well."""
+
+    def __init__(self, clock: Clock, health: HealthConfig | None = None, breaker: BreakerConfig | None = None) -> None:
         self._clock = clock
+        self._health = health or HealthConfig()
+        self._breaker = breaker or BreakerConfig()
+        self._care = False
         self._workers: dict[WorkerId, Worker] = {}
         self._listeners: list[Listener] = []
         self._events: deque[FleetEvent] = deque()
@@ -51,6 +71,10 @@ class Registry:
             raise UnknownWorker(f"There is no worker {worker_id!r}. Workers: {known}.", param="worker")
         return worker
 
+    def find(self, worker_id: WorkerId) -> Worker | None:
+        """The worker, or None when it is gone."""
+        return self._workers.get(worker_id)
+
     def named(self, name: str) -> tuple[Worker, ...]:
         """The worker of that id, or all ranks of the server of that name. Raises UnknownWorker."""
         ranks = tuple(worker for worker in self._workers.values() if worker.server == name)
@@ -63,19 +87,28 @@ class Registry:
     def eligible(self, model: str | None, tried: Collection[WorkerId] = ()) -> tuple[Worker, ...]:
         """Workers that may take a request for `model`, less those `tried`. Never empty.
 
-        Ready ones; if none is, those starting or degraded, which is better than refusing. Raises UnknownModel when
-        no worker serves the model, NoWorker when none is left. The answer is cached until something changes.
+        Ready ones; if none is, those starting or degraded, which is better than refusing. While a worker warms, asked
+        for a pause or is to be tried, see fleet.eligibility. Raises UnknownModel when no worker serves the model,
+        NoWorker when none is left. The answer is cached until something changes.
         """
         workers = self._eligible.get(model)
         if workers is None:
             workers = self._find_eligible(model)
             if len(self._eligible) < 1024:  # names come from clients: bound what they can make us keep
                 self._eligible[model] = workers
+        if self._care:
+            workers = self._with_care(workers, model, tried)
         if tried:
-            workers = tuple(worker for worker in workers if worker.id not in tried)
+            left = tuple(worker for worker in workers if worker.id not in tried)
+            workers = left or self._others(model, tried)
         if not workers:
             raise NoWorker("No worker can take this request now. See GET /workers.", retry_after_s=1)
         return workers
+
+    def at_home(self, server: str, tried: Collection[WorkerId]) -> tuple[Worker, ...]:
+        """The workers of this server that can be reached, busy or not, less those `tried`; none if there is none."""
+        own = [worker for worker in self._workers.values() if worker.server == server and worker.takes_requests]
+        return tuple(worker for worker in own if worker.id not in tried and not worker.vitals.failures)
 
     def models(self) -> frozenset[str]:
         """Names served by at least one worker that takes requests."""
@@ -116,7 +149,7 @@ class Registry:
         for other in self._workers.values():
             if other.server == server or other.base_url == base_url:
                 raise WorkerExists(f"Worker {other.id} at {other.base_url} exists already.", param="url")
-        worker = Worker(server, base_url, now_s=self._clock())
+        worker = self._new(server, base_url)
         worker.extra_headers = tuple(headers)
         self._join(worker)
         return worker
@@ -134,7 +167,7 @@ class Registry:
         for worker in before:
             self.remove(worker)
         for rank in wanted:
-            worker = Worker(first.server, base_url, now_s=self._clock(), rank=rank)
+            worker = self._new(first.server, base_url, rank)
             own = () if rank is None else ((RANK_HEADER, str(rank)),)
             worker.extra_headers = (*(each for each in first.extra_headers if each[0] != RANK_HEADER), *own)
             worker.models, worker.model_cards = first.models, first.model_cards
@@ -159,10 +192,42 @@ class Registry:
         )
         if final or worker.state is state:
             return
+        now_s, before = self._clock(), worker.state
         level = logging.WARNING if state is WorkerState.DEGRADED else logging.INFO
-        log.log(level, "worker %s: %s -> %s (%s)", worker.id, worker.state.value, state.value, why)
-        worker.state, worker.state_reason, worker.state_since_s = state, why, self._clock()
+        log.log(level, "worker %s: %s -> %s (%s)", worker.id, before.value, state.value, why)
+        if state is WorkerState.READY:
+            self._warm(worker, now_s)
+        elif before is WorkerState.READY:
+            worker.vitals.fell(now_s)
+        worker.state, worker.state_reason, worker.state_since_s = state, why, now_s
+        worker.history.append((now_s, state, why))
         self._eligible.clear()
+        self._take_care(now_s)
+        self.emit(WorkerChanged(worker=worker.id, before=before.value, after=state.value, why=why, at_s=now_s))
+
+    def judge(self, worker: Worker) -> None:
+        """Put the worker into the state that its vitals speak for. Call it after telling them something."""
+        state, why = worker.vitals.verdict(worker.state, self._clock())
+        if state is not worker.state:
+            self.set_state(worker, state, why)
+        elif why and worker.takes_requests:
+            worker.state_reason = why
+
+    def hold(self, worker: Worker, seconds: float) -> None:
+        """The worker asked for a pause: others get what comes in that time, if there are others."""
+        worker.held_until_s = self._clock() + seconds
+        self._care = True
+
+    def trial_s(self, worker: Worker) -> float | None:
+        """Seconds that a request to this worker has until its first byte, when it is one on trial; else None."""
+        breaker, now_s = worker.vitals.breaker, self._clock()
+        return breaker.trial_begins(now_s) if breaker.trial_due(now_s) else None
+
+    def call_off(self, worker: Worker, error: RouterError | None = None) -> None:
+        """End the wait of every request there that has no first byte, so that it can go elsewhere."""
+        why = WorkerTimeout(f"Worker {worker.id} hangs: {worker.vitals.why}.")
+        for waiting in tuple(worker.unanswered):
+            waiting(error or why)
 
     def set_models(self, worker: Worker, cards: tuple[dict[str, object], ...]) -> None:
         """What `/v1/models` of the worker said."""
@@ -206,6 +271,10 @@ class Registry:
         """Count one request on the worker for the time of a `with` block."""
         return Lease(worker, self._lease_ended)
 
+    def unanswered(self, worker: Worker, call_off: CallOff) -> Unanswered:
+        """Let the request's wait for the first byte be called off, for the time of a `with` block; see there."""
+        return Unanswered(worker, call_off, self.trial_s(worker))
+
     # -- inside -------------------------------------------------------------------------------------------------
 
     def _lease_ended(self, worker: Worker) -> None:
@@ -220,6 +289,41 @@ class Registry:
             raise UnknownModel(f"The model {model!r} is not served here. Models: {names}.", param="model")
         ready = [worker for worker in serving if worker.state is WorkerState.READY]
         return tuple(ready or serving)
+
+    def _with_care(
+        self, ready: tuple[Worker, ...], model: str | None, tried: Collection[WorkerId]
+    ) -> tuple[Worker, ...]:
+        """`ready` as fleet.eligibility has it."""
+        now_s = self._clock()
+        if not self._take_care(now_s):
+            return ready
+        if not tried:
+            trial = on_trial([worker for worker in self._workers.values() if worker.serves(model)], now_s)
+            if trial is not None:
+                return (trial,)
+        return chosen(ready, now_s, self._health.warm_s)
+
+    def _take_care(self, now_s: float) -> bool:
+        self._care = any(needs_care(worker, now_s) for worker in self._workers.values())
+        return self._care
+
+    def _others(self, model: str | None, tried: Collection[WorkerId]) -> tuple[Worker, ...]:
+        """When all ready workers have been tried: any other that only its breaker or its youth speaks against."""
+        serving = [worker for worker in self._workers.values() if worker.takes_requests and worker.serves(model)]
+        return tuple(worker for worker in serving if worker.id not in tried and not worker.vitals.failures)
+
+    def _warm(self, worker: Worker, now_s: float) -> None:
+        """A cold worker that joins a fleet which has run for a while starts with a small share."""
+        settled_s = now_s - self._health.warm_s
+        cold = worker.state is WorkerState.STARTING or worker.was_unreachable
+        others = [other for other in self._workers.values() if other.state is WorkerState.READY and other is not worker]
+        if cold and self._health.warm_s > 0 and others and all(other.state_since_s <= settled_s for other in others):
+            worker.warm_from_s = now_s
+
+    def _new(self, server: str, base_url: str, rank: int | None = None) -> Worker:
+        return Worker(
+            server, base_url, now_s=self._clock(), rank=rank, health=self._health, breaker=self._breaker
+        )
 
     def _new_name(self) -> str:
         taken = {worker.server for worker in self._workers.values()}

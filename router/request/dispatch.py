@@ -11,18 +11,22 @@ import asyncio
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from random import Random
 
+from router.admission.retry import RetryBudget, RetryConfig, pause_asked_s, refusal
 from router.clock import Clock
 from router.errors import (
     ClientGone,
+    DeadlineExceeded,
     InternalError,
     NoWorker,
     RouterError,
     RouterStopping,
+    WorkerBusy,
     WorkerError,
-    WorkerRefused,
 )
 from router.experiment.steering import Steering
+from router.fleet.call_off import CallOff
 from router.fleet.registry import Registry
 from router.fleet.response_homes import ResponseHomes
 from router.fleet.worker import Worker
@@ -49,11 +53,13 @@ class DispatchConfig:
     retry_statuses: tuple[int, ...] = knob(
         (429, 500, 502, 503, 504), "statuses of a worker after which another worker is tried"
     )
+    total_timeout_s: float = knob(3600.0, "seconds that a whole request may take, retries and streaming included")
     session_header: str = knob("x-session-id", "request header that names a conversation")
     ask_usage: bool = knob(True, "ask workers for the usage of streams whose client did not, and hide it again")
 
     def __post_init__(self) -> None:
         require(self.max_attempts >= 1, "max_attempts must be at least 1")
+        require(self.total_timeout_s > 0, "total_timeout_s must be positive")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,6 +92,7 @@ class Dispatcher:
         clock: Clock,
         exact: ExactMatcher | None = None,
         homes: ResponseHomes | None = None,
+        retries: RetryBudget | None = None,
     ) -> None:
         self._config = config
         self._key_config = key_config
@@ -97,6 +104,7 @@ class Dispatcher:
         self._clock = clock
         self._exact = exact
         self._homes = homes or ResponseHomes()
+        self._retries = retries or RetryBudget(RetryConfig(), Random())
 
     async def dispatch(self, raw: RawRequest, reply: Reply) -> None:
         """Route one request and answer it, well or with an error; one Outcome is recorded in every case.
@@ -106,8 +114,20 @@ class Dispatcher:
         progress = Progress(raw.request_id, raw.endpoint, raw.at_s, raw.body)
         progress.trace = raw.trace
         progress.explain = raw.named_headers.get("x-trieway-explain") == "1"
+        task = asyncio.current_task()
+        assert task is not None
+        call_off = CallOff(task)
+        deadline = asyncio.get_running_loop().call_later(self._config.total_timeout_s, self._too_late, call_off)
         try:
-            await self._route(raw, reply, progress)
+            try:
+                await self._route(raw, reply, progress, call_off)
+            except asyncio.CancelledError:
+                error = call_off.taken()
+                if error is None:
+                    raise
+                raise error from None
+            finally:
+                deadline.cancel()
         except RouterError as error:
             progress.failed(error)
             await send_error(reply, error, raw.endpoint, raw.request_id)
@@ -127,7 +147,11 @@ class Dispatcher:
         finally:
             self._recorder.record(progress)
 
-    async def _route(self, raw: RawRequest, reply: Reply, progress: Progress) -> None:
+    def _too_late(self, call_off: CallOff) -> None:
+        limit_s = self._config.total_timeout_s
+        call_off(DeadlineExceeded(f"The request took longer than {limit_s:g} s (dispatch.total_timeout_s)."))
+
+    async def _route(self, raw: RawRequest, reply: Reply, progress: Progress, call_off: CallOff) -> None:
         parsed = parse(raw.endpoint, raw.body, raw.named_headers, self._config.session_header)
         exact = None if self._exact is None else await self._exact.match(parsed)
         request = RoutingRequest(
@@ -144,6 +168,7 @@ class Dispatcher:
             known_prompt_tokens=None if exact is None else exact.prompt_tokens,
         )
         progress.request = request
+        self._retries.request()
         home = self._homes.home(parsed.previous_response)
         tried: list[WorkerId] = []
         failure: WorkerError | None = None
@@ -152,15 +177,20 @@ class Dispatcher:
             tried.append(worker.id)
             try:
                 last = home is not None or self._is_last(request, tried)
-                await self._attempt(raw, parsed, request, worker, reply, progress, last=last)
+                await self._attempt(raw, parsed, request, worker, reply, progress, call_off, last=last)
             except WorkerError as error:
                 self._registry.emit(
-                    AttemptFailed(request_id=request.request_id, worker=worker.id, at_s=self._clock())
+                    AttemptFailed(
+                        request_id=request.request_id, worker=worker.id, at_s=self._clock(), code=error.code
+                    )
                 )
                 progress.dispatched_s = None
-                if reply.started or not error.retry_safe:
+                if reply.started or not error.retry_safe or not self._retries.retry(self._clock()):
                     raise
                 failure = error
+                pause_s = self._retries.pause_s(error, len(tried) + 1)
+                if pause_s > 0:
+                    await asyncio.sleep(pause_s)
             else:
                 if progress.result is not None:
                     self._homes.made(progress.result.response_id, worker.server)
@@ -188,7 +218,7 @@ class Dispatcher:
             if failure is not None:
                 raise failure from None
             raise
-        at_home = tuple(worker for worker in workers if worker.server == home)
+        at_home = () if home is None else self._registry.at_home(home, tried)
         workers = at_home or workers
         started_s = self._clock()
         choice = self._steering.choose(request, workers)
@@ -215,23 +245,35 @@ class Dispatcher:
         worker: Worker,
         reply: Reply,
         progress: Progress,
+        call_off: CallOff,
         *,
         last: bool,
     ) -> None:
         decision = progress.decision
         assert decision is not None
         body, hide_usage = body_for(raw.body, parsed, worker, ask_usage=self._config.ask_usage)
-        with self._registry.lease(worker):
+        with self._registry.lease(worker), self._registry.unanswered(worker, call_off) as answered:
             sent_s = progress.dispatched_s = self._clock()
             self._registry.emit(Dispatched(request=request, decision=decision, at_s=sent_s))
             async with self._forwarder.send(worker, raw.target, raw.headers, body) as answer:
-                if answer.status in self._config.retry_statuses and not last:
-                    raise WorkerRefused(f"Worker {worker.id} answered {answer.status}.")
+                if answer.status in self._config.retry_statuses:
+                    refused = refusal(worker.id, answer.status, answer.retry_after)
+                    if isinstance(refused, WorkerBusy):
+                        self._registry.hold(worker, pause_asked_s(answer.retry_after))
+                    if not last:
+                        raise refused
                 headers = self._headers(raw, progress, answer)
 
                 def began(now_s: float) -> None:
+                    answered()
                     self._registry.emit(
-                        FirstToken(request_id=request.request_id, worker=worker.id, ttft_s=now_s - sent_s, at_s=now_s)
+                        FirstToken(
+                            request_id=request.request_id,
+                            worker=worker.id,
+                            ttft_s=now_s - sent_s,
+                            at_s=now_s,
+                            status=answer.status,
+                        )
                     )
 
                 result = await relay(

@@ -7,7 +7,7 @@ import pytest
 from router.errors import ConfigError, NoWorker, UnknownModel, UnknownWorker, WorkerExists
 from router.fleet.registry import Registry, clean_url
 from router.fleet.worker import WorkerState
-from router.types import FleetEvent, WorkerJoined, WorkerLeft
+from router.types import FleetEvent, WorkerChanged, WorkerJoined, WorkerLeft
 
 
 @pytest.fixture
@@ -98,7 +98,11 @@ def test_joining_and_leaving_are_told_once_each(registry: Registry) -> None:
     registry.remove(worker)
     registry.remove(worker)
 
-    assert events == [WorkerJoined(worker=worker.id, at_s=0.0), WorkerLeft(worker=worker.id, at_s=0.0)]
+    assert events == [
+        WorkerJoined(worker=worker.id, at_s=0.0),
+        WorkerChanged(worker=worker.id, before="starting", after="gone", why="removed", at_s=0.0),
+        WorkerLeft(worker=worker.id, at_s=0.0),
+    ]
     with pytest.raises(UnknownWorker):
         registry.get(worker.id)
 

@@ -1,0 +1,97 @@
+"""What requests and load reports say of a worker's health, told to its vitals and to the registry. No I/O.
+
+Listens to fleet events. A worker that answers 429 or 503 is busy, not broken; what a client did wrong says nothing.
+Not here: probes (health), what follows from all of it (vitals).
+"""
+
+from __future__ import annotations
+
+from router.fleet.registry import Registry
+from router.fleet.worker import Worker
+from router.types import (
+    AttemptFailed,
+    Finished,
+    FirstToken,
+    FleetEvent,
+    LoadReport,
+    LoadReported,
+    WorkerId,
+    WorkerLeft,
+)
+
+UNREACHABLE = "worker_unreachable"
+BLAMED = frozenset({"worker_hung_up", "worker_timeout", "worker_refused", "stream_cut", UNREACHABLE})
+"""Error codes of an attempt that speak against its worker."""
+BUSY_STATUSES = (429, 503)
+
+
+class Judge:
+    """Keeps the vitals of all workers of one registry."""
+
+    def __init__(self, registry: Registry) -> None:
+        self._registry = registry
+        self._loads: dict[WorkerId, tuple[int | None, ...]] = {}
+
+    def observe(self, event: FleetEvent) -> None:
+        """Ignores what workers that are gone still do."""
+        match event:
+            case FirstToken():
+                self._began(event)
+            case AttemptFailed():
+                self._failed(event)
+            case Finished():
+                self._finished(event)
+            case LoadReported():
+                self._reported(event)
+            case WorkerLeft():
+                self._loads.pop(event.worker, None)
+            case _:
+                pass
+
+    def _began(self, event: FirstToken) -> None:
+        worker = self._registry.find(event.worker)
+        if worker is None:
+            return
+        worker.vitals.progressed(event.at_s)
+        if event.status < 500 and event.status not in BUSY_STATUSES:
+            self._answered(worker, event.at_s)
+
+    def _answered(self, worker: Worker, at_s: float) -> None:
+        breaker = worker.vitals.breaker
+        closed = breaker.closed
+        breaker.answered()
+        if not closed:
+            breaker.trial_passed(at_s)
+            self._registry.judge(worker)
+
+    def _failed(self, event: AttemptFailed) -> None:
+        worker = self._registry.find(event.worker)
+        if worker is None or event.code not in BLAMED:
+            return
+        if event.code == UNREACHABLE:
+            worker.vitals.connection_refused("a request could not be sent there")
+        worker.vitals.breaker.failed(event.at_s, event.code or "")
+        self._registry.judge(worker)
+
+    def _finished(self, event: Finished) -> None:
+        worker, outcome = self._registry.find(event.worker), event.outcome
+        if worker is None:
+            return
+        if outcome.error is None and outcome.status >= 500 and outcome.status not in BUSY_STATUSES:
+            worker.vitals.breaker.failed(event.at_s, f"answered {outcome.status}")
+            self._registry.judge(worker)
+        elif outcome.ok:
+            worker.vitals.progressed(event.at_s)
+
+    def _reported(self, event: LoadReported) -> None:
+        seen = figures(event.load)
+        if self._loads.get(event.worker, seen) != seen:
+            worker = self._registry.find(event.worker)
+            if worker is not None:
+                worker.vitals.progressed(event.at_s)
+        self._loads[event.worker] = seen
+
+
+def figures(load: LoadReport) -> tuple[int | None, ...]:
+    """What changes in a report while a worker works."""
+    return (load.running, load.waiting, load.waiting_uncached_tokens, load.used_tokens)
