@@ -33,7 +33,7 @@ KEPT_REPORTS = 10
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ending:
-    """How an experiment ended: a verdict's name, `stopped`, `time` or `fleet`; and why, in a sentence."""
+    """How an experiment ended: a verdict's name, `stopped`, `time`, `fleet` or `broken`; and why, in a sentence."""
 
     how: str
     why: str
@@ -111,6 +111,8 @@ class ExperimentDesk:
             self.look()
 
     def _ending(self, experiment: Experiment) -> Ending | None:
+        if experiment.broken:
+            return Ending(how="broken", why="An arm's policy failed; the log says how.")
         lost = experiment.arm_without_workers()
         if lost is not None:
             return Ending(how="fleet", why=f"Arm {lost} has no worker left.")

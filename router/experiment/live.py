@@ -44,6 +44,7 @@ class Experiment:
         self.salt = salt
         self.started_s = clock()
         self.notes: list[str] = []
+        self.broken = False
         self._clock = clock
         self._shares = [arm.share for arm in arms]
         self._workers = None if plan.workers is None else [set(own) for own in plan.workers]

@@ -87,6 +87,7 @@ class Shadow:
 
     def __init__(self, spec: str, policy: Policy, *, budget: float, timer: Clock = time.perf_counter) -> None:
         self.spec = spec
+        self.broken = False
         self.score = Score()
         self.spent_s = 0.0
         self._policy = policy
@@ -129,6 +130,7 @@ class Shadow:
         asked = max(1, score.asked)
         return {
             "policy": self.spec,
+            "broken": self.broken,
             "asked": score.asked,
             "skipped": score.skipped,
             "agreement": score.agreed / asked if score.asked else None,

@@ -6,12 +6,17 @@ listener, by the fleet's registry. Not here: statistics (compare), what an arm i
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from router.policies.base import Policy
 from router.types import ArmName, Decision, FleetEvent, RoutingRequest, Workers
+
+log = logging.getLogger(__name__)
+
+LEFT_OUT = "failed and is left out from now on"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,7 +32,9 @@ class Choice:
 
 
 class Chooser(Protocol):
-    """A running experiment, as steering sees it."""
+    """A running experiment, as steering sees it. Once `broken`, it is neither asked nor told anything any more."""
+
+    broken: bool
 
     def choose(self, request: RoutingRequest, workers: Workers) -> Choice | None:
         """The choice of the request's arm; None when the request takes no part."""
@@ -37,7 +44,9 @@ class Chooser(Protocol):
 
 
 class Beside(Protocol):
-    """A shadow, as steering sees it."""
+    """A shadow, as steering sees it. Once `broken`, it is neither asked nor told anything any more."""
+
+    broken: bool
 
     def ask(self, request: RoutingRequest, workers: Workers, live: Decision) -> None: ...
     def observe(self, event: FleetEvent) -> None: ...
@@ -64,7 +73,7 @@ class Steering:
     def choose(self, request: RoutingRequest, workers: Workers) -> Choice:
         """Decide. Reads only, as `Policy.select` does."""
         if self.experiment is not None:
-            choice = self.experiment.choose(request, workers)
+            choice = self._arms_choice(self.experiment, request, workers)
             if choice is not None:
                 return choice
         decision = self._policy.select(request, workers)
@@ -73,12 +82,31 @@ class Steering:
     def shadow(self, request: RoutingRequest, workers: Workers, live: Decision) -> None:
         """Ask every shadow what it would have done. Nothing of it reaches the client."""
         for shadow in self._shadows:
-            shadow.ask(request, workers, live)
+            if not shadow.broken:
+                try:
+                    shadow.ask(request, workers, live)
+                except Exception:  # a bug in a policy that nobody follows must not cost a request
+                    shadow.broken = True
+                    log.exception("a shadow %s", LEFT_OUT)
 
     def observe(self, event: FleetEvent) -> None:
         """What happened in the fleet, to everybody who decides or would have."""
         self._policy.observe(event)
-        if self.experiment is not None:
-            self.experiment.observe(event)
-        for shadow in self._shadows:
-            shadow.observe(event)
+        for other in (self.experiment, *self._shadows):
+            if other is not None and not other.broken:
+                try:
+                    other.observe(event)
+                except Exception:  # as above
+                    other.broken = True
+                    log.exception("a shadow or an arm %s", LEFT_OUT)
+
+    @staticmethod
+    def _arms_choice(experiment: Chooser, request: RoutingRequest, workers: Workers) -> Choice | None:
+        if experiment.broken:
+            return None
+        try:
+            return experiment.choose(request, workers)
+        except Exception:  # the live policy can still answer
+            experiment.broken = True
+            log.exception("an arm %s", LEFT_OUT)
+            return None

@@ -6,6 +6,7 @@ the store as JSON. Called by request.dispatch and app. Not here: the store (tele
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 from fastapi import APIRouter
@@ -16,6 +17,8 @@ from router.experiment.steering import Choice
 from router.policies.explains import candidates_of
 from router.telemetry.recent_requests import Entry, ExplainConfig, RecentRequests, Weighed, Weighing
 from router.types import Decision, Outcome, Reason, RoutingRequest
+
+log = logging.getLogger(__name__)
 
 
 def explain_headers(decision: Decision) -> list[tuple[bytes, bytes]]:
@@ -55,7 +58,11 @@ class Explainer:
         if not asked and not self._affordable():
             return
         workers = choice.workers
-        candidates = candidates_of(choice.policy, request, workers) or (None,) * len(workers)
+        try:
+            candidates = candidates_of(choice.policy, request, workers) or (None,) * len(workers)
+        except Exception:  # an explanation that fails must not cost the request it explains
+            log.exception("policy %s could not weigh request %s", choice.policy_name, request.request_id)
+            return
         weighed = tuple(
             Weighed(
                 worker=worker.id,

@@ -192,6 +192,16 @@ def test_it_ends_when_an_arm_harms_and_the_live_policy_takes_over() -> None:
     assert room.send("s")[0] is None
 
 
+def test_it_ends_when_a_policy_of_an_arm_fails() -> None:
+    room = Room()
+    room.start()
+    assert room.desk.running is not None
+    room.desk.running.broken = True
+    room.desk.look()
+
+    assert room.desk.past[0]["state"] == "broken"
+
+
 def test_it_ends_when_its_time_is_over_and_goes_on_before() -> None:
     room = Room()
     room.start(max_s=100.0)

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any
 
+import pytest
+
 from outcomes import decision, key, outcome
 from router.experiment.steering import Choice
 from router.policies.explains import candidates_of
@@ -96,6 +98,18 @@ def test_weighing_unasked_is_bounded_in_time_and_asking_is_not() -> None:
         decided(explainer, Weighing(), f"asked {number}", asked=True)
 
     assert len(store) == 35
+
+
+def test_a_policy_that_cannot_explain_itself_costs_no_request(caplog: pytest.LogCaptureFixture) -> None:
+    class Broken(RoundRobin):
+        def candidates(self, request: RoutingRequest, workers: Any) -> list[Candidate]:
+            raise IndexError
+
+    store = RecentRequests(ExplainConfig())
+    decided(Explainer(ExplainConfig(), store, lambda: 0.0), Broken(), "a")
+
+    assert store.find("a") is None
+    assert "could not weigh request a" in caplog.text
 
 
 def test_headers_say_worker_reason_match_and_expected_ttft() -> None:
