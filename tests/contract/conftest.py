@@ -210,9 +210,10 @@ def _start_simulated(
         flags += [] if flavour.reports else ["--no-cache-report", "--no-metrics"]
         flags += ["--model", MODEL, "--kv-capacity-tokens", str(KV_CAPACITY_TOKENS)]
         flags += ["--context-length", str(CONTEXT_LENGTH), "--port", str(first_port)]
-        process = stack.enter_context(program(["workers", "simulate", *flags], logs / f"{flavour.name}.log"))
+        log = logs / f"{flavour.name}.log"
+        process = stack.enter_context(program(["workers", "simulate", *flags], log))
         url = f"http://127.0.0.1:{first_port}"
-        wait_for(f"{url}/health", process)
+        wait_for(f"{url}/health", process, log)
         started[flavour.name] = _server(stack, url, "simulated", flavour, first_port + 1, None)
     return started
 
@@ -247,17 +248,21 @@ def program(argv: Sequence[str], log: Path) -> Iterator[subprocess.Popen[bytes]]
                 process.wait()
 
 
-def wait_for(url: str, process: subprocess.Popen[bytes], within_s: float = 60.0) -> None:
-    """Until `url` answers 200; fails when the process ends before."""
-
-    def answers() -> bool:
-        assert process.poll() is None, f"{process.args} ended with {process.returncode}"
+def wait_for(url: str, process: subprocess.Popen[bytes], log: Path, within_s: float = 60.0) -> None:
+    """Until `url` answers 200; fails, with the end of the log, when it never does or the process ends before."""
+    said: object = None
+    deadline_s = time.monotonic() + within_s
+    while time.monotonic() < deadline_s and process.poll() is None:
         try:
-            return httpx.get(url, timeout=5).status_code == 200
-        except httpx.HTTPError:
-            return False
-
-    until(answers, within_s)
+            answer = httpx.get(url, timeout=5)
+            if answer.status_code == 200:
+                return
+            said = answer.text
+        except httpx.HTTPError as error:
+            said = repr(error)
+        time.sleep(0.05)
+    tail = log.read_text(errors="replace")[-3000:]
+    pytest.fail(f"{process.args} (status {process.returncode}) did not answer {url}: {said}; its log ends:\n{tail}")
 
 
 @pytest.fixture
