@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from loadtests.clock import Clock
-from loadtests.scenario import GoodputSpec
+from loadtests.scenario_spec import GoodputSpec
 
 WIDEST = 256.0
 """The search ends this many times above or below the rate at which it began."""

@@ -10,8 +10,9 @@ import time
 from loadtests.comparison import Run, Watcher
 from loadtests.goodput import Goodput, GoodputSearch, Trial
 from loadtests.measures import RequestResult
-from loadtests.scenario import ObjectiveSpec, Scenario
+from loadtests.scenario import Scenario
 from loadtests.scenario_run import Driver
+from loadtests.scenario_spec import ObjectiveSpec
 
 
 class _Hopeless(Exception):

@@ -24,9 +24,10 @@ from loadtests.processes import ChildExited
 from loadtests.progress import ProgressBars
 from loadtests.replay_policy import PolicyError, parsed
 from loadtests.report import html
-from loadtests.scenario import SHIPPED, FleetSpec, Scenario, ScenarioError, find_scenario, read_scenario
+from loadtests.scenario import SHIPPED, Scenario, ScenarioError, find_scenario, read_scenario
 from loadtests.scenario_outcome import Outcome, as_json, outcome, write_csv
 from loadtests.scenario_run import Driver, Live, Pass, Virtual, run_scenario
+from loadtests.scenario_spec import FleetSpec
 from loadtests.scenario_table import differences_table, figures_table, goodput_table, remarks
 
 _Command = TypeVar("_Command", bound=Callable[..., object])

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from loadtests.goodput import WIDEST, Goodput, GoodputSearch, Trial
-from loadtests.scenario import GoodputSpec
+from loadtests.scenario_spec import GoodputSpec
 
 Meets = Callable[[float, int], bool]
 
