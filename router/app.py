@@ -19,7 +19,7 @@ from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 
 from router.admission.retry import RetryBudget
-from router.asgi import ASGIApp, Receive, Scope, Send
+from router.asgi import ASGIApp
 from router.clock import Clock, monotonic
 from router.config import RouterConfig
 from router.errors import (
@@ -47,7 +47,7 @@ from router.insight import Insight
 from router.policies import build_policy
 from router.policies.remembers import index_blocks_of
 from router.request.dispatch import Dispatcher
-from router.request.endpoints import MODEL_CALLS, ModelCalls, is_model_call
+from router.request.endpoints import MODEL_CALLS, ModelCalls, Split
 from router.request.exact import ExactMatcher
 from router.request.forward import Forwarder
 from router.request.record import Recorder
@@ -140,7 +140,7 @@ def create_app(config: RouterConfig, clock: Clock = monotonic) -> ASGIApp:
         control.include_router(routes)
     caller, max_body_bytes = ControlCaller(registry, client), config.server.max_body_bytes
     control.include_router(native_routes(caller, registry, config.native, max_body_bytes, homes))
-    return _Split(ModelCalls(dispatcher, config.server.max_body_bytes, clock, insight.tracer), control)
+    return Split(ModelCalls(dispatcher, config.server.max_body_bytes, clock, insight.tracer), control)
 
 
 def _add_workers(config: RouterConfig, registry: Registry) -> None:
@@ -159,20 +159,6 @@ def split_worker(spec: str) -> tuple[str | None, str]:
     if equals and "/" not in name:
         return name, url
     return None, spec
-
-
-class _Split:
-    """Model calls one way, everything else the other."""
-
-    def __init__(self, model_calls: ModelCalls, control: ASGIApp) -> None:
-        self._model_calls = model_calls
-        self._control = control
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and is_model_call(scope["method"], scope["path"]):
-            await self._model_calls(scope, receive, send)
-        else:
-            await self._control(scope, receive, send)
 
 
 def _control_app(

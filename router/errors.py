@@ -5,6 +5,7 @@
     │   ├── InvalidBody          400  not JSON, not an object, or empty
     │   ├── InvalidField         400  a field is missing or of the wrong type; names it
     │   ├── BodyTooLarge         413
+    │   ├── RequestTooSlow       408  nothing more of it came for too long
     │   ├── HeadersTooLarge      431
     │   ├── UnknownModel         404  no worker serves it; names those that are served
     │   ├── UnknownPath          404
@@ -14,6 +15,11 @@
     │   ├── WorkerExists         409  admin routes
     │   ├── ExperimentRunning    409  /experiment: only one at a time
     │   ├── NoExperiment         404  /experiment: nothing to stop
+    │   ├── InvalidApiKey        401
+    │   ├── ModelForbidden       403  the key is not for this model
+    │   ├── AdminOnly            403  control routes
+    │   ├── RateLimited          429  the key's requests a second
+    │   ├── ConcurrencyLimited   429  the key's requests at once
     │   └── ClientGone           499  hung up; nobody reads the answer
     ├── WorkerError            a worker's fault
     │   ├── WorkerUnreachable    502  no connection could be made; safe to retry
@@ -25,6 +31,8 @@
     └── RouterFault            ours
         ├── NoWorker             503  no worker is ready
         ├── DeadlineExceeded     504  the whole request took too long; names the deadline
+        ├── QueueFull            503  as many wait as may
+        ├── QueueTimeout         503  waited as long as it may
         ├── RouterStopping       503  the router stops and this request was not done in time
         ├── InternalError        500
         └── ConfigError          start-up: names the key and the nearest valid one
@@ -90,6 +98,12 @@ class BodyTooLarge(ClientError):
     closes = True  # the rest of the body is not read
 
 
+class RequestTooSlow(ClientError):
+    status = 408
+    code = "request_too_slow"
+    closes = True
+
+
 class HeadersTooLarge(ClientError):
     status = 431
     code = "headers_too_large"
@@ -133,6 +147,36 @@ class ExperimentRunning(ClientError):
 class NoExperiment(ClientError):
     status = 404
     code = "no_experiment"
+
+
+class InvalidApiKey(ClientError):
+    status = 401
+    code = "invalid_api_key"
+    kind = "authentication_error"
+
+
+class ModelForbidden(ClientError):
+    status = 403
+    code = "model_forbidden"
+    kind = "permission_error"
+
+
+class AdminOnly(ClientError):
+    status = 403
+    code = "admin_only"
+    kind = "permission_error"
+
+
+class RateLimited(ClientError):
+    status = 429
+    code = "rate_limited"
+    kind = "rate_limit_error"
+
+
+class ConcurrencyLimited(ClientError):
+    status = 429
+    code = "concurrency_limited"
+    kind = "rate_limit_error"
 
 
 class ClientGone(ClientError):
@@ -191,6 +235,18 @@ class DeadlineExceeded(RouterFault):
     status = 504
     code = "deadline_exceeded"
     kind = "timeout_error"
+
+
+class QueueFull(RouterFault):
+    status = 503
+    code = "queue_full"
+    kind = "service_unavailable_error"
+
+
+class QueueTimeout(RouterFault):
+    status = 503
+    code = "queue_timeout"
+    kind = "service_unavailable_error"
 
 
 class RouterStopping(RouterFault):

@@ -1,81 +1,290 @@
-"""uvicorn's HTTP/1.1 protocol with our limits and our error shape for what never becomes a request.
+"""The client's side of the port: uvicorn's HTTP/1.1 protocol, on which model calls take a way of their own.
 
-Bounds the request line and headers, and answers malformed HTTP in OpenAI's error shape. Given to uvicorn as `http=`.
+Model calls are handed to request.model_call as they are parsed; every other request is replayed to uvicorn's protocol
+and goes through ASGI as ever. Requests of one connection are answered in their order, whichever way they take. Bounds
+headers in size and time, and answers malformed HTTP in OpenAI's error shape. Given to uvicorn as `http=`.
 """
 
 from __future__ import annotations
 
-from http import HTTPStatus
 from typing import Any
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+import httptools
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-from router.errors import HeadersTooLarge, InvalidBody, RouterError
+from router.errors import HeadersTooLarge, InvalidBody, RequestTooSlow, RouterError
+from router.request.endpoints import MODEL_CALLS, PUT_TOO, ModelCalls, Split
+from router.request.model_call import STATUS_LINES, ModelCall
+
+HEADERS_S = 30.0
+"""Seconds from the first byte of a request to the end of its headers."""
+BODY_S = 60.0
+"""Seconds between two pieces of a request's body."""
+POSTED = {path.encode(): path for path in MODEL_CALLS}
+PUT = {path.encode(): path for path in PUT_TOO}
+
+
+class RouterProtocol(HttpToolsProtocol):
+    """One connection of a client."""
+
+    max_header_bytes = 64 * 2**10
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        app = self.config.app
+        self._calls: ModelCalls | None = app.model_calls if isinstance(app, Split) else None
+        self._active: ModelCall | RequestResponseCycle | None = None
+        self._lean: ModelCall | None = None
+        self._header_bytes = 0
+        self._unparsed_bytes = 0
+        self._in_headers = True
+        self._heard_s = 0.0
+        self._refusal: RouterError | None = None
+        self._deaf = False
+        self._advancing = False
+
+    # -- the transport ------------------------------------------------------------------------------------------
+
+    def connection_made(self, transport: Any) -> None:
+        super().connection_made(transport)
+        self._heard_s = self.loop.time()
+        self.timeout_keep_alive_task = self.loop.call_later(HEADERS_S, self._look)
+
+    def data_received(self, data: bytes) -> None:
+        if self._deaf:
+            return
+        self._heard_s = self.loop.time()
+        if self._in_headers:
+            self._unparsed_bytes += len(data)
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            self._deaf = True  # what follows would be another protocol
+            if self.cycle is not None:
+                self.cycle.keep_alive = False
+        except httptools.HttpParserError as error:
+            self.send_400_response(str(error) or "it cannot be parsed")
+        else:
+            if self._in_headers and self._unparsed_bytes > self.max_header_bytes and not self.transport.is_closing():
+                self._refuse(self._headers_too_large())
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        active, self._active = self._active, None
+        if isinstance(active, ModelCall):
+            active.client_left()
+        elif active is not None:
+            active.disconnected = True
+            active.message_event.set()
+        self.pipeline.clear()
+        super().connection_lost(exc)
+        if self.timeout_keep_alive_task is not None:
+            self.timeout_keep_alive_task.cancel()
+
+    def pause_writing(self) -> None:
+        if isinstance(self._active, ModelCall):
+            self._active.paused = True
+        super().pause_writing()
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if isinstance(self._active, ModelCall):
+            self._active.client_reads()
+
+    # -- the parser ---------------------------------------------------------------------------------------------
+
+    def on_message_begin(self) -> None:
+        self._header_bytes = 0
+        self._in_headers = True
+        self.url = b""
+        self.expect_100_continue = False
+        self.headers = []
+
+    def on_url(self, url: bytes) -> None:
+        self._header_bytes += len(url)
+        self.url += url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._header_bytes += len(name) + len(value) + 4
+        if self._in_headers:
+            self.headers.append((name.lower(), value))
+        elif self._header_bytes > self.max_header_bytes:
+            raise ValueError("trailers too large")
+
+    def on_headers_complete(self) -> None:
+        self._in_headers = False
+        if self._header_bytes > self.max_header_bytes:
+            raise ValueError("headers too large")  # the parser stops and send_400_response says why
+        parser, target = self.parser, self.url
+        path, _, _ = target.partition(b"?")
+        method = parser.get_method()
+        known = POSTED.get(path) if method == b"POST" else PUT.get(path) if method == b"PUT" else None
+        if known is None or self._calls is None or self._too_many():
+            self._lean = None
+            self._by_asgi()
+            return
+        version = parser.get_http_version()
+        before = self.cycle
+        self._lean = call = ModelCall(
+            self._calls,
+            known,
+            target.decode("latin-1"),
+            self.headers,
+            transport=self.transport,
+            loop=self.loop,
+            tasks=self.tasks,  # type: ignore[arg-type]
+            version=version,
+            keep_alive=version == "1.1" and parser.should_keep_alive(),
+            ended=self._ended,
+        )
+        self.cycle = call  # type: ignore[assignment]
+        if before is None or before.response_complete:
+            self._active = call
+            call.paused = self.flow.write_paused
+            if call.refused is not None or call.expects:
+                call.take_turn()
+        else:
+            self.flow.pause_reading()
+            self.pipeline.appendleft((call, None))  # type: ignore[arg-type]
+
+    def on_body(self, body: bytes) -> None:
+        call = self._lean
+        if call is None:
+            super().on_body(body)
+        else:
+            call.take_body(body, its_turn=call is self._active)
+
+    def on_message_complete(self) -> None:
+        self._in_headers = True
+        self._unparsed_bytes = 0
+        call, self._lean = self._lean, None
+        if call is None:
+            super().on_message_complete()
+        else:
+            call.end_body(its_turn=call is self._active)
+
+    def _by_asgi(self) -> None:
+        """Replays what was parsed to uvicorn's protocol."""
+        url, headers = self.url, self.headers
+        super().on_message_begin()
+        super().on_url(url)
+        for name, value in headers:
+            super().on_header(name, value)
+        super().on_headers_complete()
+
+    def _too_many(self) -> bool:
+        limit = self.limit_concurrency
+        return limit is not None and (len(self.connections) >= limit or len(self.tasks) >= limit)
+
+    # -- turns --------------------------------------------------------------------------------------------------
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        self._active = cycle
+        super()._start_asgi_task(cycle, app)
+
+    def _ended(self, call: ModelCall) -> None:
+        if self._active is call:
+            self.on_response_complete()
+
+    def on_response_complete(self) -> None:
+        """The active request is answered: the next one's turn, if it is there already."""
+        self.server_state.total_requests += 1
+        self._active = None
+        if self._advancing:
+            return  # the loop below, further up the stack, takes it
+        self._advancing = True
+        try:
+            while self._active is None and not self.transport.is_closing():
+                if not self.pipeline:
+                    self._rest()
+                    return
+                cycle: Any
+                cycle, app = self.pipeline.pop()
+                if isinstance(cycle, ModelCall):
+                    self._active = cycle
+                    cycle.paused = self.flow.write_paused
+                    cycle.take_turn()
+                else:
+                    self._start_asgi_task(cycle, app)
+        finally:
+            self._advancing = False
+
+    def _rest(self) -> None:
+        """Nothing is left to be answered."""
+        self._heard_s = self.loop.time()
+        if self._refusal is not None:
+            self._say(self._refusal)
+        else:
+            self.flow.resume_reading()
+
+    def _look(self) -> None:
+        """Now and then: is this connection still worth keeping?"""
+        if self.transport is None or self.transport.is_closing():
+            return
+        now_s, wait_s = self.loop.time(), float(self.timeout_keep_alive)
+        if self._active is not None and (not isinstance(self._active, ModelCall) or self._active.running):
+            limit_s = None
+        elif self._lean is not None:
+            limit_s = BODY_S
+        elif self._unparsed_bytes:
+            limit_s = HEADERS_S
+        else:
+            limit_s = self.timeout_keep_alive
+        if limit_s is not None:
+            wait_s = self._heard_s + limit_s - now_s
+            if wait_s <= 0:
+                if self._lean is not None or self._unparsed_bytes:
+                    self._refuse(RequestTooSlow(f"Nothing more of this request came for {limit_s:g} s."))
+                else:
+                    self.transport.close()
+                return
+        self.timeout_keep_alive_task = self.loop.call_later(wait_s, self._look)
+
+    # -- refusals -----------------------------------------------------------------------------------------------
+
+    def send_400_response(self, msg: str) -> None:
+        if self._header_bytes > self.max_header_bytes:
+            self._refuse(self._headers_too_large())
+        else:
+            self._refuse(InvalidBody(f"This is not a valid HTTP/1.1 request: {msg}"))
+
+    def _headers_too_large(self) -> RouterError:
+        limit = self.max_header_bytes
+        return HeadersTooLarge(
+            f"The request line and headers are over the limit of {limit:,} bytes (--max-header-bytes)."
+        )
+
+    def _refuse(self, error: RouterError) -> None:
+        """No further request can be read from this connection. What was asked before is answered first."""
+        self._deaf = True
+        active: Any = self._active
+        if active is None or (isinstance(active, ModelCall) and not active.running):
+            if active is not None and active.response_complete:
+                self.transport.close()
+            else:
+                self._say(error)
+        elif active is self.cycle and isinstance(active, RequestResponseCycle) and active.more_body:
+            if active.response_started:
+                self.transport.close()
+            else:
+                self._say(error)
+        else:
+            self._refusal = error
+            self.flow.pause_reading()
+
+    def _say(self, error: RouterError) -> None:
+        body = error.body()
+        self.transport.write(
+            b"%bcontent-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n%b"
+            % (STATUS_LINES[error.status], len(body), body)
+        )
+        self.transport.close()
+
+    def _unset_keepalive_if_required(self) -> None:
+        """The timer looks after itself: setting it for every request would cost more than it is worth."""
 
 
 def limited_protocol(max_header_bytes: int) -> type[HttpToolsProtocol]:
     """A protocol class whose requests may have at most that many bytes of request line and headers."""
-
-    class LimitedProtocol(HttpToolsProtocol):
-        _header_bytes = 0
-        _unparsed_bytes = 0
-        _in_headers = True
-
-        def on_message_begin(self) -> None:
-            self._header_bytes = 0
-            super().on_message_begin()
-
-        def on_url(self, url: bytes) -> None:
-            self._count(len(url))
-            super().on_url(url)
-
-        def on_header(self, name: bytes, value: bytes) -> None:
-            self._count(len(name) + len(value) + 4)
-            super().on_header(name, value)
-
-        def on_headers_complete(self) -> None:
-            self._in_headers = False
-            if self._header_bytes > max_header_bytes:
-                raise ValueError("headers too large")  # the parser stops and send_400_response says why
-            super().on_headers_complete()
-
-        def on_message_complete(self) -> None:
-            self._in_headers = True
-            self._unparsed_bytes = 0
-            super().on_message_complete()
-
-        def data_received(self, data: bytes) -> None:
-            if self._in_headers:
-                self._unparsed_bytes += len(data)
-            super().data_received(data)
-            if self._in_headers and self._unparsed_bytes > max_header_bytes and not self.transport.is_closing():
-                self._refuse_headers()
-
-        def send_400_response(self, msg: str) -> None:
-            if self._header_bytes > max_header_bytes:
-                self._refuse_headers()
-            else:
-                self._refuse(InvalidBody(f"This is not a valid HTTP/1.1 request: {msg}"))
-
-        def _refuse_headers(self) -> None:
-            self._refuse(
-                HeadersTooLarge(
-                    f"The request line and headers are over the limit of {max_header_bytes:,} bytes "
-                    "(--max-header-bytes)."
-                )
-            )
-
-        def _count(self, size: int) -> None:
-            self._header_bytes += size
-
-        def _refuse(self, error: RouterError) -> None:
-            body = error.body()
-            head = (
-                f"HTTP/1.1 {error.status} {HTTPStatus(error.status).phrase}\r\ncontent-type: application/json\r\n"
-                f"content-length: {len(body)}\r\nconnection: close\r\n\r\n"
-            )
-            self.transport.write(head.encode() + body)
-            self.transport.close()
-
-    protocol: type[Any] = LimitedProtocol
+    limits = {"max_header_bytes": max_header_bytes}
+    protocol: type[HttpToolsProtocol] = type("LimitedProtocol", (RouterProtocol,), limits)
     return protocol

@@ -36,12 +36,13 @@ from router.request.client import client_of
 from router.request.disconnect import LEFT
 from router.request.exact import ExactMatcher
 from router.request.explain import Explainer, explain_headers
-from router.request.forward import Answer, Forwarder
+from router.request.forward import Forwarder
 from router.request.parse import ParsedRequest, parse
 from router.request.prompt_key import PromptKeyConfig, prompt_key
 from router.request.record import Progress, Recorder
 from router.request.relay import Relayed, relay
 from router.request.reply import RawHeaders, Reply, send_error
+from router.request.worker_connection import WorkerConnection
 from router.types import AttemptFailed, Dispatched, FirstToken, RequestId, RoutingRequest, TraceContext, WorkerId
 
 log = logging.getLogger(__name__)
@@ -130,20 +131,20 @@ class Dispatcher:
                 deadline.cancel()
         except RouterError as error:
             progress.failed(error)
-            await send_error(reply, error, raw.endpoint, raw.request_id)
+            send_error(reply, error, raw.endpoint, raw.request_id)
         except asyncio.CancelledError as stop:
             if LEFT in stop.args:
                 progress.failed(ClientGone("The client hung up."))
                 raise
             stopping = RouterStopping("The router stops; send the request again.", retry_after_s=1)
             progress.failed(stopping)
-            await send_error(reply, stopping, raw.endpoint, raw.request_id)
+            send_error(reply, stopping, raw.endpoint, raw.request_id)
             raise
         except Exception as error:  # a bug of ours: the client must hear of it, and so must we
             log.exception("request %s failed inside the router", raw.request_id)
             failure = InternalError(f"The router failed: {type(error).__name__}. Request id {raw.request_id}.")
             progress.failed(failure)
-            await send_error(reply, failure, raw.endpoint, raw.request_id)
+            send_error(reply, failure, raw.endpoint, raw.request_id)
         finally:
             self._recorder.record(progress)
 
@@ -255,7 +256,8 @@ class Dispatcher:
         with self._registry.lease(worker), self._registry.unanswered(worker, call_off) as answered:
             sent_s = progress.dispatched_s = self._clock()
             self._registry.emit(Dispatched(request=request, decision=decision, at_s=sent_s))
-            async with self._forwarder.send(worker, raw.target, raw.headers, body) as answer:
+            answer = await self._forwarder.send(worker, raw.target, raw.headers, body)
+            try:
                 if answer.status in self._config.retry_statuses:
                     refused = refusal(worker.id, answer.status, answer.retry_after)
                     if isinstance(refused, WorkerBusy):
@@ -280,10 +282,12 @@ class Dispatcher:
                     answer, reply, raw.endpoint, headers, self._clock, began, hide_usage=hide_usage
                 )
                 progress.relayed(settled(result, worker, raw.endpoint))
+            finally:
+                self._forwarder.ended(answer)
 
     @staticmethod
-    def _headers(raw: RawRequest, progress: Progress, answer: Answer) -> RawHeaders:
-        kept = [(name, value) for name, value in answer.headers if name.lower() != b"x-request-id"]
+    def _headers(raw: RawRequest, progress: Progress, answer: WorkerConnection) -> RawHeaders:
+        kept = [each for each in answer.headers if each[0] != b"x-request-id"]
         kept.append((b"x-request-id", raw.request_id.encode("latin-1")))
         if progress.explain and progress.decision is not None:
             kept += explain_headers(progress.decision)

@@ -1,22 +1,26 @@
-"""The model calls as a lean ASGI app: reads the body within its limit and hands over to dispatch.
+"""Which requests are model calls, what of each is handed to dispatch, and the same over ASGI for servers but ours.
 
-FastAPI serves everything else; its request handling costs 80 us a call that this path does not pay. Called by app.
-Not here: what is in the body (parse), what happens to it (dispatch).
+`trieway serve` takes model calls straight from the connection (request.model_call); under any other ASGI server they
+come through `ModelCalls.__call__`. FastAPI serves everything else. Called by app, inbound and model_call. Not here:
+what is in the body (parse), what happens to it (dispatch).
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import secrets
+from collections.abc import Coroutine
+from random import Random
+from typing import Any
 
-from router.asgi import Receive, Scope, Send
+from router.asgi import ASGIApp, Receive, Scope, Send
 from router.clock import Clock
 from router.errors import BodyTooLarge, RouterError
-from router.request.disconnect import cancelled_when_client_leaves
+from router.request.disconnect import LEFT, cancelled_when_client_leaves
 from router.request.dispatch import Dispatcher, RawRequest
 from router.request.parse import NEEDS
-from router.request.reply import RawHeaders, send_error
+from router.request.reply import RawHeaders, Reply, send_error
+from router.request.strand import Strand
 from router.telemetry.tracing import Tracer, with_traceparent
 from router.types import RequestId
 
@@ -30,42 +34,162 @@ DRAIN_S = 10.0
 _MAX_ID = 128
 
 
-class AsgiReply:
-    """The client's side of one request over ASGI's `send`."""
+class ModelCalls:
+    """All model calls of one app, whichever way they come."""
 
-    __slots__ = ("_send", "event_stream", "started")
+    def __init__(
+        self, dispatcher: Dispatcher, max_body_bytes: int, clock: Clock, tracer: Tracer | None = None
+    ) -> None:
+        self._dispatcher = dispatcher
+        self.max_body_bytes = max_body_bytes
+        self.clock = clock
+        self._tracer = tracer
+        self._ids = Random()
+
+    def raw(
+        self, path: str, target: str, headers: RawHeaders, named: dict[str, str], body: bytes, at_s: float
+    ) -> RawRequest:
+        """One model call as dispatch takes it; it gets an id, and a span if there is tracing."""
+        given = named.get("x-request-id")
+        if given and is_sane_id(given):
+            request_id = RequestId(given)
+        else:
+            request_id = RequestId(f"req-{self._ids.getrandbits(64):016x}")
+            headers = with_request_id(headers, request_id, replaces=given is not None)
+        trace = self._tracer.begin(named) if self._tracer else None
+        if trace:
+            headers = with_traceparent(headers, trace)
+        return RawRequest(
+            request_id=request_id,
+            endpoint=path,
+            target=target,
+            headers=headers,
+            named_headers=named,
+            body=body,
+            at_s=at_s,
+            trace=trace,
+        )
+
+    def serve(self, raw: RawRequest, reply: Reply) -> Coroutine[Any, Any, None]:
+        """The work of one model call, to be run in a Strand."""
+        return self._dispatcher.dispatch(raw, reply)
+
+    def too_large(self, size_bytes: int | None) -> BodyTooLarge:
+        """The error for a body of that size; None when it is only known to be over the limit."""
+        limit = self.max_body_bytes
+        if size_bytes is None:
+            return BodyTooLarge(f"The body is over the limit of {limit:,} bytes (--max-body-bytes).")
+        return BodyTooLarge(f"The body is {size_bytes:,} bytes, over the limit of {limit:,} (--max-body-bytes).")
+
+    def error_id(self, named: dict[str, str]) -> RequestId:
+        """An id to answer with when a request is refused before it is one."""
+        given = named.get("x-request-id")
+        return RequestId(given if given and is_sane_id(given) else f"req-{self._ids.getrandbits(64):016x}")
+
+    # -- over ASGI ----------------------------------------------------------------------------------------------
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        at_s = self.clock()
+        headers: RawHeaders = scope["headers"]
+        named = {name.decode("latin-1"): value.decode("latin-1") for name, value in headers}
+        reply = AsgiReply(send)
+        try:
+            body = await self._read_body(receive, named.get("content-length"))
+        except RouterError as error:
+            send_error(reply, error, scope["path"], self.error_id(named))
+            await reply.drained(but_end=True)
+            if "expect" not in named:  # such a client sends no body after an error
+                await drain(receive)
+            await reply.drained()
+            return
+        if body is None:
+            return  # the client left while sending
+        query: bytes = scope["query_string"]
+        target = scope["path"] + (f"?{query.decode('latin-1')}" if query else "")
+        raw = self.raw(scope["path"], target, headers, named, body, at_s)
+        loop = asyncio.get_running_loop()
+        over: asyncio.Future[None] = loop.create_future()
+        strand = Strand(self.serve(raw, reply), loop, lambda _: over.set_result(None))
+        async with cancelled_when_client_leaves(receive):
+            try:
+                strand.resume()
+                await asyncio.shield(over)
+            except asyncio.CancelledError as stop:
+                strand.cancel(LEFT if LEFT in stop.args else None)
+                await over
+                await reply.drained()
+                raise
+            await reply.drained()
+
+    async def _read_body(self, receive: Receive, declared: str | None) -> bytes | None:
+        """The whole body; None when the client left. Raises BodyTooLarge before reading what is declared too large."""
+        limit = self.max_body_bytes
+        if declared is not None and declared.isdigit() and int(declared) > limit:
+            raise self.too_large(int(declared))
+        pieces: list[bytes] = []
+        size = 0
+        while True:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                return None
+            piece: bytes = message.get("body", b"")
+            size += len(piece)
+            if size > limit:
+                raise self.too_large(None)
+            pieces.append(piece)
+            if not message.get("more_body", False):
+                return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+
+class Split:
+    """The app: model calls one way, everything else the other."""
+
+    def __init__(self, model_calls: ModelCalls, control: ASGIApp) -> None:
+        self.model_calls = model_calls
+        self._control = control
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and is_model_call(scope["method"], scope["path"]):
+            await self.model_calls(scope, receive, send)
+        else:
+            await self._control(scope, receive, send)
+
+
+class AsgiReply:
+    """The client's side of one request over ASGI's `send`; what is written waits for `drained`."""
+
+    __slots__ = ("_messages", "_send", "event_stream", "started")
 
     def __init__(self, send: Send) -> None:
         self._send = send
+        self._messages: list[dict[str, Any]] = []
         self.started = False
         self.event_stream = False
 
-    async def start(self, status: int, headers: RawHeaders) -> None:
+    def start(self, status: int, headers: RawHeaders) -> None:
         self.started = True
         self.event_stream = any(
             name.lower() == b"content-type" and value.startswith(b"text/event-stream") for name, value in headers
         )
-        await self._send({"type": "http.response.start", "status": status, "headers": headers})
+        self._messages.append({"type": "http.response.start", "status": status, "headers": headers})
 
-    async def write(self, data: bytes) -> None:
-        await self._send({"type": "http.response.body", "body": data, "more_body": True})
+    def write(self, data: bytes) -> None:
+        self._messages.append({"type": "http.response.body", "body": data, "more_body": True})
 
-    async def finish(self) -> None:
-        await self._send({"type": "http.response.body", "body": b"", "more_body": False})
+    @property
+    def full(self) -> bool:
+        return bool(self._messages)
+
+    async def drained(self, *, but_end: bool = False) -> None:
+        """Send what was written; with `but_end` all but the end, which makes the server close the connection."""
+        while self._messages and not (but_end and not self._messages[0].get("more_body", True)):
+            await self._send(self._messages.pop(0))
+
+    def finish(self) -> None:
+        self._messages.append({"type": "http.response.body", "body": b"", "more_body": False})
 
     def abort(self) -> None:
         """Nothing to send: returning with the answer unfinished makes the server break the connection."""
-
-
-class HeldOpen:
-    """A reply that is whole but for its end, which makes the server close the connection."""
-
-    def __init__(self, reply: AsgiReply) -> None:
-        self.start, self.write, self.abort = reply.start, reply.write, reply.abort
-        self.started = self.event_stream = False
-
-    async def finish(self) -> None:
-        """Not yet."""
 
 
 async def drain(receive: Receive) -> None:
@@ -80,85 +204,17 @@ async def drain(receive: Receive) -> None:
                 left -= len(message.get("body", b""))
 
 
-class ModelCalls:
-    """The ASGI app for `MODEL_CALLS`."""
-
-    def __init__(
-        self, dispatcher: Dispatcher, max_body_bytes: int, clock: Clock, tracer: Tracer | None = None
-    ) -> None:
-        self._dispatcher = dispatcher
-        self._max_body_bytes = max_body_bytes
-        self._clock = clock
-        self._tracer = tracer
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        at_s = self._clock()
-        headers: RawHeaders = scope["headers"]
-        named = {name.decode("latin-1"): value.decode("latin-1") for name, value in headers}
-        request_id = request_id_of(named.get("x-request-id"))
-        reply = AsgiReply(send)
-        try:
-            body = await self._read_body(receive, named.get("content-length"))
-        except RouterError as error:
-            await send_error(HeldOpen(reply), error, scope["path"], request_id)
-            if "expect" not in named:  # such a client sends no body after an error
-                await drain(receive)
-            await reply.finish()
-            return
-        if body is None:
-            return  # the client left while sending
-        if named.get("x-request-id") != request_id:
-            headers = with_request_id(headers, request_id)
-        trace = self._tracer.begin(named) if self._tracer else None
-        if trace:
-            headers = with_traceparent(headers, trace)
-        query: bytes = scope["query_string"]
-        raw = RawRequest(
-            request_id=request_id,
-            endpoint=scope["path"],
-            target=scope["path"] + (f"?{query.decode('latin-1')}" if query else ""),
-            headers=headers,
-            named_headers=named,
-            body=body,
-            at_s=at_s,
-            trace=trace,
-        )
-        async with cancelled_when_client_leaves(receive):
-            await self._dispatcher.dispatch(raw, reply)
-
-    async def _read_body(self, receive: Receive, declared: str | None) -> bytes | None:
-        """The whole body; None when the client left. Raises BodyTooLarge before reading what is declared too large."""
-        limit = self._max_body_bytes
-        if declared is not None and declared.isdigit() and int(declared) > limit:
-            raise BodyTooLarge(f"The body is {int(declared):,} bytes, over the limit of {limit:,} (--max-body-bytes).")
-        pieces: list[bytes] = []
-        size = 0
-        while True:
-            message = await receive()
-            if message["type"] == "http.disconnect":
-                return None
-            piece: bytes = message.get("body", b"")
-            size += len(piece)
-            if size > limit:
-                raise BodyTooLarge(f"The body is over the limit of {limit:,} bytes (--max-body-bytes).")
-            pieces.append(piece)
-            if not message.get("more_body", False):
-                return pieces[0] if len(pieces) == 1 else b"".join(pieces)
-
-
 def is_model_call(method: str, path: str) -> bool:
     """Whether this is for `ModelCalls`; everything else is FastAPI's."""
     return path in MODEL_CALLS and (method == "POST" or (method == "PUT" and path in PUT_TOO))
 
 
-def with_request_id(headers: RawHeaders, request_id: RequestId) -> RawHeaders:
-    """The headers with this request id instead of any other."""
-    others = [(name, value) for name, value in headers if name != b"x-request-id"]
+def with_request_id(headers: RawHeaders, request_id: RequestId, *, replaces: bool) -> RawHeaders:
+    """The headers with this request id, instead of any other where it `replaces` one."""
+    others = [each for each in headers if each[0] != b"x-request-id"] if replaces else headers
     return [*others, (b"x-request-id", request_id.encode("latin-1"))]
 
 
-def request_id_of(given: str | None) -> RequestId:
-    """The client's own id if it is a sane one, else a new one."""
-    if given and len(given) <= _MAX_ID and given.isascii() and given.isprintable():
-        return RequestId(given)
-    return RequestId(f"req-{secrets.token_hex(8)}")
+def is_sane_id(given: str) -> bool:
+    """Whether a client's own id may be used."""
+    return len(given) <= _MAX_ID and given.isascii() and given.isprintable()

@@ -1,35 +1,24 @@
-"""The way to a worker: pooled connections, header hygiene, and every foreign exception translated once.
+"""The way to a worker: pooled connections, header hygiene, deadlines, and every foreign exception translated once.
 
-aiohttp is used because httpx on this path costs ten times its CPU and collapses with concurrency. Called by
-request.dispatch. Not here: which worker (policies), retries (dispatch), reading streams as events (relay).
+Called by request.dispatch. Not here: which worker (policies), retries on another one (dispatch), HTTP/1.1 itself
+(worker_connection), reading streams as events (relay).
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+import ssl
+from collections.abc import Iterable
 from dataclasses import dataclass
+from urllib.parse import urlsplit
 
-import aiohttp
-from multidict import CIMultiDict
-from yarl import URL
-
-from router.errors import WorkerHungUp, WorkerTimeout, WorkerUnreachable
+from router.errors import WorkerTimeout, WorkerUnreachable
 from router.fleet.worker import Worker
 from router.knob import knob, require
 from router.request.reply import RawHeaders
+from router.request.worker_connection import HOP_BY_HOP, WorkerConnection
 
-HOP_BY_HOP = frozenset(
-    name.encode()
-    for name in (
-        "connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "proxy-connection", "te", "trailer",
-        "transfer-encoding", "upgrade",
-    )
-)  # fmt: skip
-"""Headers that concern one connection only (RFC 9110, 7.6.1); never forwarded in either direction."""
 _NOT_SENT = HOP_BY_HOP | {b"host", b"content-length", b"expect"}
-_NOT_RETURNED = HOP_BY_HOP | {b"content-length"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,127 +33,147 @@ class ForwardConfig:
             require(getattr(self, name) > 0, f"{name} must be positive")
 
 
-class Answer:
-    """A worker's answer whose status and headers are known and whose body is still to be read."""
+class _Place:
+    """One address: what every request to it begins with, and its unused connections, the last used one last."""
 
-    def __init__(self, response: aiohttp.ClientResponse, worker: Worker, config: ForwardConfig) -> None:
-        self._response = response
-        self._worker = worker
-        self._config = config
-        self.status = response.status
-        self.headers: RawHeaders = [
-            (name, value) for name, value in response.raw_headers if name.lower() not in _NOT_RETURNED
-        ]
+    __slots__ = ("host", "idle", "path", "port", "secure", "tail")
 
-    @property
-    def streams(self) -> bool:
-        """Whether the body is server-sent events, to be relayed as they come."""
-        return self._response.content_type == "text/event-stream"
+    def __init__(self, base_url: str) -> None:
+        parts = urlsplit(base_url)
+        self.secure = parts.scheme == "https"
+        self.host = parts.hostname or ""
+        self.port = parts.port or (443 if self.secure else 80)
+        self.path = parts.path.encode("latin-1")
+        self.tail = b" HTTP/1.1\r\nhost: " + parts.netloc.encode("latin-1") + b"\r\n"
+        self.idle: list[tuple[WorkerConnection, float]] = []
 
-    @property
-    def length_bytes(self) -> int | None:
-        return self._response.content_length
-
-    @property
-    def retry_after(self) -> str | None:
-        return self._response.headers.get("retry-after")
-
-    async def read(self) -> bytes:
-        """The whole body. Raises WorkerHungUp or WorkerTimeout."""
-        with _translate(self._worker, self._config):
-            async with asyncio.timeout(self._config.first_byte_timeout_s):
-                return await self._response.read()
-
-    async def pieces(self) -> AsyncIterator[bytes]:
-        """The body in the pieces in which it arrives. Raises WorkerHungUp or WorkerTimeout."""
-        content = self._response.content
-        wait_s = self._config.first_byte_timeout_s
-        while True:
-            with _translate(self._worker, self._config):
-                async with asyncio.timeout(wait_s):
-                    piece = await content.readany()
-            if not piece:
-                return
-            yield piece
-            wait_s = self._config.idle_timeout_s
+    def take(self) -> WorkerConnection | None:
+        while self.idle:
+            connection, _ = self.idle.pop()
+            if connection.reusable:
+                return connection
+        return None
 
 
 class Forwarder:
     """The pool of connections to all workers. One per app; `close` ends it."""
 
-    def __init__(self, config: ForwardConfig) -> None:
+    def __init__(self, config: ForwardConfig, tls: ssl.SSLContext | None = None) -> None:
         self._config = config
-        self._session: aiohttp.ClientSession | None = None
+        self._tls = tls
+        self._places: dict[str, _Place] = {}
+        self._open: set[WorkerConnection] = set()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._sweep: asyncio.TimerHandle | None = None
+        shortest_s = min(config.first_byte_timeout_s, config.idle_timeout_s, config.keepalive_s)
+        self._sweep_s = min(1.0, max(0.02, shortest_s / 8))
 
     async def start(self) -> None:
-        self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=self._config.keepalive_s),
-            timeout=aiohttp.ClientTimeout(total=None, sock_connect=self._config.connect_timeout_s),
-            cookie_jar=aiohttp.DummyCookieJar(),
-            auto_decompress=False,
-            skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding", "Content-Type"),
-            max_line_size=65_536,
-            max_field_size=65_536,
-        )
+        self._loop = asyncio.get_running_loop()
+        self._sweep = self._loop.call_later(self._sweep_s, self._look)
 
     async def close(self) -> None:
-        if self._session is not None:
-            await self._session.close()
+        if self._sweep is not None:
+            self._sweep.cancel()
+        while self._open:
+            for connection in list(self._open):
+                connection.close()
+            await asyncio.sleep(0)
 
-    @asynccontextmanager
-    async def send(self, worker: Worker, target: str, headers: RawHeaders, body: bytes) -> AsyncIterator[Answer]:
-        """POST `body`, byte for byte, to `target` (path and query) on the worker; yields its answer.
+    async def send(self, worker: Worker, target: str, headers: RawHeaders, body: bytes) -> WorkerConnection:
+        """POST `body`, byte for byte, to `target` (path and query) on the worker; its answer, of which status and
+        headers are there. The caller must `end` it: what was not read to its end by then is broken off.
 
-        Leaving the context before the body was read to its end closes the connection, so that the worker stops
-        generating. Raises WorkerUnreachable, WorkerHungUp or WorkerTimeout.
+        Raises WorkerUnreachable, WorkerHungUp or WorkerTimeout.
         """
-        if self._session is None:
+        if self._loop is None:
             raise RuntimeError("Forwarder.start was not awaited")
-        url = URL(worker.base_url + target, encoded=True)
-        with _translate(worker, self._config):
-            async with asyncio.timeout(self._config.first_byte_timeout_s):
-                response = await self._session.post(
-                    url, data=body, headers=_outgoing(headers, worker), allow_redirects=False
-                )
+        place = self._places.get(worker.base_url)
+        if place is None:
+            place = self._places[worker.base_url] = _Place(worker.base_url)
+        head = b"POST %b%b%b%bcontent-length: %d\r\n\r\n" % (
+            place.path, target.encode("latin-1"), place.tail, _outgoing(headers, worker), len(body),
+        )  # fmt: skip
+        while True:
+            connection = place.take() or await self._connect(place, worker)
+            connection.begin(worker, head, body, self._loop.time())
+            try:
+                if await connection.answered():
+                    return connection
+            except BaseException:
+                connection.end()
+                raise
+            connection.end()  # it was closed while unused; another one, at last a new one, will do
+
+    def ended(self, answer: WorkerConnection) -> None:
+        """The caller is done with an answer; its connection is kept for the next request where that is possible."""
+        answer.end()
+        worker = answer.worker
+        if answer.reusable and worker is not None and self._loop is not None:
+            self._places[worker.base_url].idle.append((answer, self._loop.time()))
+
+    async def _connect(self, place: _Place, worker: Worker) -> WorkerConnection:
+        loop, limit_s = self._loop, self._config.connect_timeout_s
+        assert loop is not None
+        tls = (self._tls or ssl.create_default_context()) if place.secure else None
         try:
-            yield Answer(response, worker, self._config)
-        finally:
-            response.close()  # returns the connection to the pool when the body was read to its end
+            async with asyncio.timeout(limit_s):
+                _, connection = await loop.create_connection(
+                    lambda: WorkerConnection(self._open.discard), place.host, place.port, ssl=tls
+                )
+        except TimeoutError as error:
+            raise WorkerUnreachable(
+                f"Worker {worker.id} did not accept a connection within {limit_s:g} s (forward.connect_timeout_s)."
+            ) from error
+        except OSError as error:
+            why = error.strerror or type(error).__name__
+            raise WorkerUnreachable(f"Worker {worker.id} cannot be reached: {why}.") from error
+        self._open.add(connection)
+        return connection
+
+    def _look(self) -> None:
+        """Every now and then: who has been silent for too long, and which unused connections are old?"""
+        assert self._loop is not None
+        config, now_s = self._config, self._loop.time()
+        for connection in list(self._open):
+            if not connection.busy:
+                continue
+            if connection.heard or connection.waits_for_client:
+                connection.heard = False
+                connection.quiet_since_s = now_s
+                continue
+            limit_s = config.idle_timeout_s if connection.began else config.first_byte_timeout_s
+            if now_s - connection.quiet_since_s > limit_s and connection.worker is not None:
+                connection.fail(
+                    WorkerTimeout(
+                        f"Worker {connection.worker.id} sent nothing for {config.first_byte_timeout_s:g} s before its "
+                        f"first byte (forward.first_byte_timeout_s) or {config.idle_timeout_s:g} s after it "
+                        "(forward.idle_timeout_s)."
+                    )
+                )
+        for place in self._places.values():
+            while place.idle and (place.idle[0][0].closed or now_s - place.idle[0][1] > config.keepalive_s):
+                place.idle.pop(0)[0].close()
+        self._sweep = self._loop.call_later(self._sweep_s, self._look)
 
 
-def _outgoing(headers: RawHeaders, worker: Worker) -> CIMultiDict[str]:
+def _outgoing(headers: RawHeaders, worker: Worker) -> bytes:
+    """The header lines to send on: a client's own, without what concerns its connection to us, and the worker's."""
+    skipped = _NOT_SENT
     named = connection_options(headers)
-    sent: CIMultiDict[str] = CIMultiDict()
-    for name, value in headers:
-        if name not in _NOT_SENT and name not in named:
-            sent.add(name.decode("latin-1"), value.decode("latin-1"))
-    for extra, text in worker.extra_headers:
-        sent[extra] = text
-    return sent
+    if named:
+        skipped = skipped | named
+    if worker.extra_headers:
+        extra = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in worker.extra_headers]
+        skipped = skipped | {name for name, _ in extra}
+        headers = [*(each for each in headers if each[0] not in skipped), *extra]
+        return b"".join([b"%b: %b\r\n" % each for each in headers])
+    return b"".join([b"%b: %b\r\n" % each for each in headers if each[0] not in skipped])
 
 
 def connection_options(headers: Iterable[tuple[bytes, bytes]]) -> frozenset[bytes]:
     """Header names that a Connection header declares hop-by-hop."""
     listed = [value for name, value in headers if name == b"connection"]
+    if not listed:
+        return frozenset()
     return frozenset(option.strip().lower() for value in listed for option in value.split(b","))
-
-
-@contextmanager
-def _translate(worker: Worker, config: ForwardConfig) -> Iterator[None]:
-    """Foreign exceptions to ours, each with the worker's name and what to look at."""
-    try:
-        yield
-    except aiohttp.ConnectionTimeoutError as error:
-        raise WorkerUnreachable(
-            f"Worker {worker.id} did not accept a connection within {config.connect_timeout_s:g} s "
-            "(forward.connect_timeout_s)."
-        ) from error
-    except aiohttp.ClientConnectorError as error:
-        raise WorkerUnreachable(f"Worker {worker.id} cannot be reached: {error.os_error.strerror}.") from error
-    except TimeoutError as error:
-        raise WorkerTimeout(
-            f"Worker {worker.id} sent nothing for {config.first_byte_timeout_s:g} s before its first byte "
-            f"(forward.first_byte_timeout_s) or {config.idle_timeout_s:g} s after it (forward.idle_timeout_s)."
-        ) from error
-    except (aiohttp.ClientError, OSError) as error:
-        raise WorkerHungUp(f"Worker {worker.id} closed the connection before its answer was complete.") from error

@@ -8,14 +8,14 @@ off before it can still be replaced. Not here: retries, what to do about a broke
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from router.clock import Clock
 from router.errors import StreamCut, WorkerError, WorkerHungUp
-from router.request.forward import Answer
 from router.request.reply import RawHeaders, Reply
 from router.request.usage import Usage, is_usage_chunk, response_id_of, usage_of_body, usage_of_events
+from router.request.worker_connection import WorkerConnection
 
 WHOLE_BODY_BYTES = 4 * 2**20
 """Answers up to this size that are not streams are read whole before the client's starts, so they can be retried."""
@@ -41,6 +41,8 @@ class Relayed:
     events: int
     usage: Usage
     response_id: str | None = None
+
+
 RESPONSES = "/v1/responses"
 _USAGE = b'"usage":{'
 """How a chunk with usage is recognised at a glance; SGLang writes JSON without spaces."""
@@ -113,7 +115,7 @@ writes cannot imitate them: inside JSON a line break is escaped."""
 
 
 async def relay(
-    answer: Answer,
+    answer: WorkerConnection,
     reply: Reply,
     endpoint: str,
     headers: RawHeaders,
@@ -137,51 +139,60 @@ async def relay(
 
 
 async def _relay_whole(
-    answer: Answer, reply: Reply, endpoint: str, headers: RawHeaders, clock: Clock, began: Began
+    answer: WorkerConnection, reply: Reply, endpoint: str, headers: RawHeaders, clock: Clock, began: Began
 ) -> Relayed:
     body = await answer.read()
     now_s = clock()
     began(now_s)
-    await reply.start(answer.status, [*headers, (b"content-length", str(len(body)).encode())])
-    await reply.write(body)
-    await reply.finish()
+    headers.append((b"content-length", b"%d" % len(body)))
+    reply.start(answer.status, headers)
+    reply.write(body)
+    reply.finish()
     made = response_id_of(body) if endpoint == RESPONSES else None
     return Relayed(
         status=answer.status, first_s=now_s, last_s=now_s, events=0, usage=usage_of_body(body), response_id=made
     )
 
 
-async def _relay_pieces(answer: Answer, reply: Reply, headers: RawHeaders, clock: Clock, began: Began) -> Relayed:
+async def _relay_pieces(
+    answer: WorkerConnection, reply: Reply, headers: RawHeaders, clock: Clock, began: Began
+) -> Relayed:
     first_s: float | None = None
-    async for piece in _cut_after_start(answer, reply):
+    headers.append((b"content-length", b"%d" % (answer.length_bytes or 0)))
+    while piece := await _piece(answer, reply):
         if first_s is None:
             first_s = clock()
             began(first_s)
-            await reply.start(answer.status, [*headers, (b"content-length", str(answer.length_bytes).encode())])
-        await reply.write(piece)
-    await reply.finish()
+            reply.start(answer.status, headers)
+        reply.write(piece)
+        if reply.full:
+            await reply.drained()
+    reply.finish()
     return Relayed(status=answer.status, first_s=first_s, last_s=clock(), events=0, usage=Usage())
 
 
 async def _relay_events(
-    answer: Answer, reply: Reply, stream: EventStream, headers: RawHeaders, clock: Clock, began: Began
+    answer: WorkerConnection, reply: Reply, stream: EventStream, headers: RawHeaders, clock: Clock, began: Began
 ) -> Relayed:
     first_s: float | None = None
     last_s: float | None = None
-    async for piece in _cut_after_start(answer, reply):
-        ready = stream.feed(piece)
+    feed = stream.feed
+    while piece := await _piece(answer, reply):
+        ready = feed(piece)
         if not ready:
             continue
         last_s = clock()
         if first_s is None:
             first_s = last_s
             began(first_s)
-            await reply.start(answer.status, headers)
-        await reply.write(ready)
+            reply.start(answer.status, headers)
+        reply.write(ready)
+        if reply.full:
+            await reply.drained()
     if not stream.ended:
         kind = StreamCut if reply.started else WorkerHungUp
         raise kind("The worker ended the stream before it was complete. Send the request again.")
-    await reply.finish()
+    reply.finish()
     return Relayed(
         status=answer.status,
         first_s=first_s,
@@ -192,10 +203,9 @@ async def _relay_events(
     )
 
 
-async def _cut_after_start(answer: Answer, reply: Reply) -> AsyncIterator[bytes]:
+async def _piece(answer: WorkerConnection, reply: Reply) -> bytes:
     try:
-        async for piece in answer.pieces():
-            yield piece
+        return await answer.piece()
     except WorkerError as error:
         if not reply.started:
             raise

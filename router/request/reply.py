@@ -1,4 +1,4 @@
-"""The client's side of one request, and how an error is told to it. Called by dispatch and endpoints."""
+"""The client's side of one request, and how an error is told to it. Called by dispatch, relay and inbound."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ RawHeaders = list[tuple[bytes, bytes]]
 
 
 class Reply(Protocol):
-    """The client's side of one request."""
+    """The client's side of one request. Writing never waits; whoever writes much asks `full` in between."""
 
     @property
     def started(self) -> bool:
@@ -25,18 +25,24 @@ class Reply(Protocol):
         """Whether it was started as server-sent events, so that an error event can still be read."""
         ...
 
-    async def start(self, status: int, headers: RawHeaders) -> None: ...
-    async def write(self, data: bytes) -> None:
-        """Hand bytes on; waits while the client reads too slowly."""
+    @property
+    def full(self) -> bool:
+        """Whether the client reads too slowly: `drained` should be awaited before more is written."""
         ...
 
-    async def finish(self) -> None: ...
+    def start(self, status: int, headers: RawHeaders) -> None: ...
+    def write(self, data: bytes) -> None: ...
+    async def drained(self) -> None:
+        """Wait until the client has taken most of what was written."""
+        ...
+
+    def finish(self) -> None: ...
     def abort(self) -> None:
         """Break the connection: the only visible end left to an answer that is not a stream of events."""
         ...
 
 
-async def send_error(reply: Reply, error: RouterError, endpoint: str, request_id: RequestId) -> None:
+def send_error(reply: Reply, error: RouterError, endpoint: str, request_id: RequestId) -> None:
     """Answer with the error, in whatever way is still open: as the answer, as an event that ends the stream, or by
     breaking the connection off when half of a plain answer is out."""
     if not reply.started:
@@ -50,12 +56,12 @@ async def send_error(reply: Reply, error: RouterError, endpoint: str, request_id
             headers.append((b"retry-after", str(error.retry_after_s).encode()))
         if error.closes:
             headers.append((b"connection", b"close"))
-        await reply.start(error.status, headers)
-        await reply.write(body)
-        await reply.finish()
+        reply.start(error.status, headers)
+        reply.write(body)
+        reply.finish()
     elif reply.event_stream:
-        await reply.write(error_event(endpoint, error))
-        await reply.finish()
+        reply.write(error_event(endpoint, error))
+        reply.finish()
     else:
         reply.abort()
 

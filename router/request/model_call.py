@@ -1,0 +1,231 @@
+"""One model call on a client's connection: its body as it comes, and the answer as it goes. Implements Reply.
+
+To uvicorn's protocol it looks like one of its own request cycles (response_complete, disconnected, keep_alive,
+message_event), so that both kinds take their turns on one connection. Called by inbound; writes what dispatch says.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from http import HTTPStatus
+
+from router.errors import RouterError
+from router.request import endpoints
+from router.request.disconnect import LEFT
+from router.request.endpoints import ModelCalls
+from router.request.reply import RawHeaders, send_error
+from router.request.strand import Gate, Strand
+
+JOIN_BYTES = 16 * 2**10
+"""Pieces up to this size are copied behind their head, which is cheaper than a second buffer."""
+
+
+def status_line(status: int) -> bytes:
+    try:
+        phrase = HTTPStatus(status).phrase
+    except ValueError:
+        phrase = ""
+    return f"HTTP/1.1 {status} {phrase}\r\n".encode()
+
+
+STATUS_LINES = {status: status_line(status) for status in range(100, 1000)}
+
+
+class ModelCall:
+    """`target` is path and query as sent; `ended` is called once, when the next request may be answered."""
+
+    __slots__ = (
+        "_body", "_calls", "_chunked", "_ended", "_gate", "_head", "_loop", "_named", "_size", "_strand", "_tasks",
+        "_transport", "at_s", "disconnected", "drained_bytes", "event_stream", "expects", "headers", "keep_alive",
+        "more_body", "path", "paused", "refused", "response_complete", "started", "target", "version",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        calls: ModelCalls,
+        path: str,
+        target: str,
+        headers: RawHeaders,
+        *,
+        transport: asyncio.Transport,
+        loop: asyncio.AbstractEventLoop,
+        tasks: set[object],
+        version: str,
+        keep_alive: bool,
+        ended: Callable[[ModelCall], None],
+    ) -> None:
+        self.at_s = calls.clock()
+        self._calls = calls
+        self.path = path
+        self.target = target
+        self.headers = headers
+        self._named = {name.decode("latin-1"): value.decode("latin-1") for name, value in headers}
+        self._transport = transport
+        self._loop = loop
+        self._tasks = tasks
+        self._ended = ended
+        self._body: list[bytes] = []
+        self._size = 0
+        self._head = b""
+        self._chunked = False
+        self._strand: Strand | None = None
+        self._gate: Gate | None = None
+        self.version = version
+        self.keep_alive = keep_alive
+        self.expects = self._named.get("expect", "").lower() == "100-continue"
+        self.more_body = True
+        self.refused: RouterError | None = None
+        self.drained_bytes = 0
+        self.paused = False
+        self.disconnected = False
+        self.response_complete = False
+        self.started = False
+        self.event_stream = False
+        length = self._named.get("content-length")
+        if length is not None and int(length) > calls.max_body_bytes:
+            self.refused = calls.too_large(int(length))
+
+    # -- the request --------------------------------------------------------------------------------------------
+
+    @property
+    def message_event(self) -> ModelCall:
+        """uvicorn sets its cycles' event when the client has gone."""
+        return self
+
+    def set(self) -> None:
+        """See message_event."""
+
+    @property
+    def running(self) -> bool:
+        return self._strand is not None
+
+    def take_turn(self) -> None:
+        """All earlier requests of the connection are answered: this one may be, as soon as it is there."""
+        if self.refused is not None:
+            self._refuse()
+        elif not self.more_body:
+            self._run()
+        elif self.expects and not self._size:
+            self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+    def take_body(self, piece: bytes, *, its_turn: bool) -> None:
+        """A piece of the body came."""
+        if self.refused is not None:
+            self.drained_bytes += len(piece)
+            if self.drained_bytes > endpoints.DRAIN_BYTES:
+                self._transport.close()
+            return
+        self._body.append(piece)
+        self._size += len(piece)
+        if self._size > self._calls.max_body_bytes:
+            self._body.clear()
+            self.refused = self._calls.too_large(None)
+            if its_turn:
+                self._refuse()
+
+    def end_body(self, *, its_turn: bool) -> None:
+        """The body is whole."""
+        self.more_body = False
+        if self.response_complete:
+            self._transport.close()  # it was refused, and has been drained
+        elif its_turn and self.refused is None:
+            self._run()
+
+    def client_left(self) -> None:
+        """The connection is gone."""
+        self.disconnected = True
+        if self._strand is not None:
+            self._strand.cancel(LEFT)
+
+    def _run(self) -> None:
+        body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
+        self._body.clear()
+        raw = self._calls.raw(self.path, self.target, self.headers, self._named, body, self.at_s)
+        self._strand = strand = Strand(self._calls.serve(raw, self), self._loop, self._over)
+        self._tasks.add(strand)
+        strand.resume()
+
+    def _over(self, strand: Strand) -> None:
+        self._tasks.discard(strand)
+        self._strand = None
+        if not self.response_complete:
+            self.abort()
+        self._ended(self)
+
+    def _refuse(self) -> None:
+        """Answer with the error, and take for a while what the client still sends, so that it gets to read it."""
+        assert self.refused is not None
+        send_error(self, self.refused, self.path, self._calls.error_id(self._named))
+        if self.more_body and not self.expects and not self._transport.is_closing():
+            self._loop.call_later(endpoints.DRAIN_S, self._transport.close)
+        else:
+            self._transport.close()
+
+    # -- Reply --------------------------------------------------------------------------------------------------
+
+    def start(self, status: int, headers: RawHeaders) -> None:
+        self.started = True
+        named = dict(headers)
+        self.event_stream = named.get(b"content-type", b"").startswith(b"text/event-stream")
+        if b"connection" in named:
+            self.keep_alive = False  # ours alone: a worker's is never handed on
+        lines = [STATUS_LINES[status], *[b"%b: %b\r\n" % each for each in headers]]
+        if b"content-length" not in named and status not in (204, 304):
+            if self.version == "1.1":
+                self._chunked = True
+                lines.append(b"transfer-encoding: chunked\r\n")
+            else:
+                self.keep_alive = False
+        if not self.keep_alive and b"connection" not in named:
+            lines.append(b"connection: close\r\n")
+        lines.append(b"\r\n")
+        self._head = b"".join(lines)
+
+    def write(self, data: bytes) -> None:
+        if self.disconnected or not data:
+            return
+        head, transport = self._head, self._transport
+        if self._chunked:
+            head = b"%b%x\r\n" % (head, len(data))
+            if len(data) <= JOIN_BYTES:
+                transport.write(b"%b%b\r\n" % (head, data))
+            else:
+                transport.writelines((head, data, b"\r\n"))
+        elif len(data) <= JOIN_BYTES:
+            transport.write(head + data if head else data)
+        else:
+            transport.writelines((head, data) if head else (data,))
+        self._head = b""
+
+    @property
+    def full(self) -> bool:
+        return self.paused and not self.disconnected
+
+    async def drained(self) -> None:
+        gate = self._gate = Gate()
+        while self.paused and not self.disconnected:
+            await gate
+        self._gate = None
+
+    def client_reads(self) -> None:
+        """The client has taken most of what was written."""
+        self.paused = False
+        if self._gate is not None:
+            self._gate.open()
+
+    def finish(self) -> None:
+        if self.disconnected:
+            self.response_complete = True
+            return
+        end = self._head + (b"0\r\n\r\n" if self._chunked else b"")
+        if end:
+            self._transport.write(end)
+            self._head = b""
+        self.response_complete = True
+        if not self.keep_alive and self.refused is None:
+            self._transport.close()
+
+    def abort(self) -> None:
+        self.response_complete = True
+        self._transport.abort()

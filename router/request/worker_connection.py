@@ -1,0 +1,267 @@
+"""One connection to a worker, and the answer that is being read from it.
+
+It parses with httptools, which refuses what is not HTTP, keeps at most BUFFER_BYTES of a stream that the client takes
+too slowly, and is used again when an answer was read to its end. Called by request.forward (begin, answered),
+request.relay (head, piece, read) and request.dispatch (end, fail). Not here: which worker, when to retry.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+import httptools
+
+from router.errors import WorkerError, WorkerHungUp
+from router.fleet.worker import Worker
+from router.request.reply import RawHeaders
+from router.request.strand import Gate
+
+HOP_BY_HOP = frozenset(
+    name.encode()
+    for name in (
+        "connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "proxy-connection", "te", "trailer",
+        "transfer-encoding", "upgrade",
+    )
+)  # fmt: skip
+"""Headers that concern one connection only (RFC 9110, 7.6.1); never forwarded in either direction."""
+BUFFER_BYTES = 512 * 2**10
+"""So much of an answer waits for a slow client, beside what the transport reads at a time (256 KiB)."""
+MAX_HEADER_BYTES = 256 * 2**10
+JOIN_BYTES = 16 * 2**10
+"""Bodies up to this size are copied behind their head, which is cheaper than a second buffer."""
+
+
+class WorkerConnection(asyncio.Protocol):
+    """`lost` is called once, when the connection has ended."""
+
+    def __init__(self, lost: Callable[[WorkerConnection], None]) -> None:
+        self._lost = lost
+        self._gate = Gate()
+        self._transport: asyncio.Transport | None = None
+        self._parser = httptools.HttpResponseParser(self)
+        self._pieces: list[bytes] = []
+        self._size = 0
+        self._paused = False
+        self._whole = False
+        self._error: WorkerError | None = None
+        self._head_parsed = False
+        self._until_close = False
+        self._keep_alive = False
+        self._header_bytes = 0
+        self._hops: list[bytes] = []
+        self.used = False
+        self.busy = False
+        self.closed = False
+        self.complete = False
+        self.began = False
+        """Whether anything of the body has come."""
+        self.heard = False
+        """Whether anything came since somebody last looked, who then sets it to False."""
+        self.quiet_since_s = 0.0
+        self.worker: Worker | None = None
+        self.status = 0
+        self.headers: RawHeaders = []
+        self.length_bytes: int | None = None
+        self.streams = False
+
+    # -- one exchange -------------------------------------------------------------------------------------------
+
+    def begin(self, worker: Worker, head: bytes, body: bytes, now_s: float) -> None:
+        """Send a request."""
+        self.worker = worker
+        self.status = 0
+        self.headers = []
+        self.length_bytes = None
+        self.streams = self.complete = self.began = self.heard = self._whole = False
+        self._head_parsed = self._until_close = self._keep_alive = False
+        self._error = None
+        self._header_bytes = 0
+        self.quiet_since_s = now_s
+        self.busy = True
+        transport = self._transport
+        assert transport is not None
+        if len(body) <= JOIN_BYTES:
+            transport.write(head + body)
+        else:
+            transport.writelines((head, body))
+
+    async def answered(self) -> bool:
+        """Wait for status and headers. False: this was a used connection, and the worker had closed it already.
+
+        Raises WorkerHungUp or WorkerTimeout.
+        """
+        while not self._head_parsed:
+            if self._error is not None:
+                if self.used and self.closed and not self._header_bytes and type(self._error) is WorkerHungUp:
+                    return False
+                raise self._error
+            await self._gate
+        return True
+
+    async def piece(self) -> bytes:
+        """What has come of the body since the last call, and b"" at its end. Raises WorkerHungUp or WorkerTimeout."""
+        while True:
+            pieces = self._pieces
+            if pieces:
+                data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+                pieces.clear()
+                self._size = 0
+                if self._paused:
+                    self._flow(paused=False)
+                return data
+            if self.complete:
+                return b""
+            if self._error is not None:
+                raise self._error
+            await self._gate
+
+    async def read(self) -> bytes:
+        """The whole body. Raises WorkerHungUp or WorkerTimeout."""
+        self._whole = True
+        if self._paused:
+            self._flow(paused=False)
+        while not self.complete:
+            if self._error is not None:
+                raise self._error
+            await self._gate
+        pieces, self._pieces, self._size = self._pieces, [], 0
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    def fail(self, error: WorkerError) -> None:
+        """Break the exchange off: whoever waits for it gets this error."""
+        if self._error is None:
+            self._error = error
+        if self._transport is not None:
+            self._transport.abort()
+        self.closed = True
+        self._gate.open()
+
+    def end(self) -> None:
+        """The exchange is over. What was not read to its end is broken off, so that the worker stops generating."""
+        self.busy = False
+        self._pieces.clear()
+        self._size = 0
+        transport = self._transport
+        if transport is None or self.closed:
+            return
+        if self.complete and self._keep_alive and not self._error and not transport.get_write_buffer_size():
+            self.used = True
+            if self._paused:
+                self._flow(paused=False)
+        else:
+            self.closed = True
+            transport.abort()
+
+    @property
+    def retry_after(self) -> str | None:
+        """What the worker's Retry-After header says."""
+        return next((value.decode("latin-1") for name, value in self.headers if name == b"retry-after"), None)
+
+    @property
+    def reusable(self) -> bool:
+        return not self.closed and not self.busy
+
+    @property
+    def waits_for_client(self) -> bool:
+        """Whether it is the client who is slow."""
+        return self._paused
+
+    def close(self) -> None:
+        self.closed = True
+        if self._transport is not None:
+            self._transport.abort()
+
+    # -- asyncio.Protocol ---------------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = transport  # type: ignore[assignment]
+
+    def data_received(self, data: bytes) -> None:
+        if not self.busy:
+            self.close()  # nobody asked
+            return
+        self.heard = True
+        try:
+            self._parser.feed_data(data)
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
+            self.fail(self._hung_up(f"answered with what is not HTTP/1.1 ({error})"))
+            return
+        if self._size > BUFFER_BYTES and not self._whole and not self._paused:
+            self._flow(paused=True)
+        self._gate.open()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.closed = True
+        self._transport = None
+        if self.busy and not self.complete and self._error is None:
+            if self._head_parsed and self._until_close and exc is None:
+                self.complete = True
+            else:
+                self._error = self._hung_up("closed the connection before its answer was complete")
+        self._lost(self)
+        self._gate.open()
+
+    def _hung_up(self, what: str) -> WorkerHungUp:
+        return WorkerHungUp(f"Worker {self.worker.id if self.worker else '?'} {what}.")
+
+    def _flow(self, *, paused: bool) -> None:
+        self._paused = paused
+        if self._transport is not None:
+            if paused:
+                self._transport.pause_reading()
+            else:
+                self.heard = True
+                self._transport.resume_reading()
+
+    # -- httptools ----------------------------------------------------------------------------------------------
+
+    def on_message_begin(self) -> None:
+        if self.complete:
+            raise ValueError("a second answer")
+        self._until_close = True
+        self._hops.clear()
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        name = name.lower()
+        self._header_bytes += len(name) + len(value)
+        if self._header_bytes > MAX_HEADER_BYTES:
+            raise ValueError("its headers are too large")
+        if name == b"content-length":
+            self.length_bytes = int(value)
+            self._until_close = False
+        elif name in HOP_BY_HOP:
+            if name == b"transfer-encoding":
+                self._until_close = False
+            elif name == b"connection":
+                self._hops += [option.strip().lower() for option in value.split(b",")]
+        elif self._head_parsed:
+            pass  # a trailer
+        else:
+            if name == b"content-type":
+                self.streams = value[:17].lower() == b"text/event-stream"
+            self.headers.append((name, value))
+
+    def on_headers_complete(self) -> None:
+        status = self._parser.get_status_code()
+        if status < 200:
+            return
+        if status in (204, 304):
+            self._until_close = False
+        if self._hops:
+            self.headers = [each for each in self.headers if each[0] not in self._hops]
+        self.status = status
+        self._head_parsed = True
+
+    def on_body(self, body: bytes) -> None:
+        self.began = True
+        self._pieces.append(body)
+        self._size += len(body)
+
+    def on_message_complete(self) -> None:
+        if not self._head_parsed:  # 100 Continue, 103 Early Hints
+            self.headers.clear()
+            self.length_bytes = None
+            return
+        self.complete = True
+        self._keep_alive = self._parser.should_keep_alive()
