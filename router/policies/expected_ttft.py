@@ -8,7 +8,7 @@ Not here: eligibility (fleet), retries (dispatch). The worth of each term: docs/
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import inf, isfinite
 from random import Random
@@ -17,6 +17,7 @@ from router.knob import knob, require
 from router.policies.expected_ttft_forecast import Forecast
 from router.policies.expected_ttft_learned import TokenScale, Wanted
 from router.policies.expected_ttft_worker import Booking, Demand, WorkerBook
+from router.prefix.cache_image import CacheImage
 from router.types import (
     AttemptFailed,
     CacheCleared,
@@ -47,16 +48,18 @@ Weighed = tuple[int, tuple[float, float, float, float, float]]
 class ExpectedTtftConfig:
     capacity_tokens: int = knob(400_000, "tokens of KV cache per worker, until the worker reports or shows its own")
     capacity_blocks: int = knob(262_144, "prompt blocks remembered per worker, at most; about 150 bytes each")
-    decode_weight: float = knob(0.02, "charge for delaying one running answer, as a share of the delay")
+    decode_weight: float = knob(0.1, "charge for delaying one running answer, as a share of the delay")
     others_weight: float = knob(0.5, "charge for the longer waits of requests to come, as a share of them")
     later_weight: float = knob(6.0, "price of a second of work left after those, per request that waits on a worker")
     forecast_length: int = knob(32, "how many requests to come are thought of: as many of the past, come again")
     displaced_weight: float = knob(1.0, "charge for evicting cached tokens, as a share of what they may cost again")
+    memory_room: float = knob(0.7, "share of a KV cache in use beyond which requests are expected to wait for memory")
     memory_weight: float = knob(1.0, "how much the wait for KV memory counts")
 
     def __post_init__(self) -> None:
         require(self.capacity_tokens >= 1024, "must be at least 1,024")
         require(self.capacity_blocks >= 1, "must be at least 1")
+        require(0.0 < self.memory_room <= 1.0, "memory_room must be above 0 and at most 1")
         require(1 <= self.forecast_length <= 1024, "forecast_length must be between 1 and 1,024")
         for name in ("decode_weight", "others_weight", "later_weight", "displaced_weight", "memory_weight"):
             require(0.0 <= getattr(self, name) <= 100.0, f"{name} must be between 0 and 100")
@@ -103,6 +106,10 @@ class ExpectedTtft:
             for index, (worker, (found, terms)) in enumerate(zip(workers, weighed, strict=True))
         )
 
+    def images(self) -> Mapping[WorkerId, CacheImage]:
+        """What each worker is believed to hold. For reading only: benchmarks and tests."""
+        return {worker: book.image for worker, book in self._books.items()}
+
     def index_blocks(self) -> dict[WorkerId, int]:
         """Prompt blocks remembered of each worker."""
         return {worker: book.image.size_blocks for worker, book in self._books.items() if book.image.size_blocks}
@@ -144,26 +151,25 @@ class ExpectedTtft:
         blocks, block_tokens, prompt_tokens = demand.blocks, demand.block_tokens, demand.prompt_tokens
         need_tokens = prompt_tokens + demand.answer_tokens
         told = request.known_match_tokens or {}
+        room = config.memory_room
         weighed: list[Weighed] = []
         for worker in workers:
             book = self._books.get(worker.id, self._blank)
-            found = book.image.match(blocks)
+            image = book.image
+            found = image.match(blocks)
             cached = min(told.get(worker.id, found * block_tokens), prompt_tokens - 1.0)
             new = prompt_tokens - cached
             own_s = book.rate.seconds(new, cached)
-            wait_s = book.backlog_s(now_s)
-            memory_s = config.memory_weight * book.memory_wait_s(blocks, found, block_tokens, need_tokens)
-            displaced_s, used_s = book.displaced(new + demand.answer_tokens)
-            if displaced_s > 0.0:
+            memory_s = displaced_s = 0.0
+            short_tokens = image.held_tokens + book.answers_tokens + need_tokens - room * image.capacity_tokens
+            if short_tokens > 0.0:
+                locked_tokens = image.locked(blocks, found) * block_tokens
+                memory_s = config.memory_weight * book.memory_wait_s(short_tokens - locked_tokens)
+            if image.size_tokens + new + demand.answer_tokens > image.capacity_tokens:
+                displaced_s, used_s = book.displaced(new + demand.answer_tokens)
                 displaced_s *= config.displaced_weight * self._wanted.share(now_s - used_s)
-            terms = (
-                wait_s,
-                memory_s,
-                own_s,
-                own_s * len(book.running) * config.decode_weight,
-                displaced_s,
-            )
-            weighed.append((found, terms))
+            decodes_s = own_s * len(book.running) * config.decode_weight
+            weighed.append((found, (book.backlog_s(now_s), memory_s, own_s, decodes_s, displaced_s)))
         return weighed
 
     def _ratio(self, request: RoutingRequest) -> float:

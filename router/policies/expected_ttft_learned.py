@@ -4,7 +4,7 @@ evicted is asked for again. Arithmetic; called by expected_ttft only.
 
 from __future__ import annotations
 
-from math import exp, log, log2
+from math import exp, log
 
 MOST_MODELS = 256
 """Models whose scale is kept; names come from clients."""
@@ -40,11 +40,11 @@ class TokenScale:
 class Wanted:
     """The share of cached tokens that are asked for again, given how long ago they were last used.
 
-    Ages are counted in half octaves. A stretch of tokens ends its life in one of two ways: used again at some age, or
+    Ages are counted in octaves. A stretch of tokens ends its life in one of two ways: used again at some age, or
     evicted and not asked for during two more turnovers of the cache.
     """
 
-    BUCKETS = 48
+    BUCKETS = 24
     PRIOR, PRIOR_TOKENS = 0.35, 500_000.0
     """Start of the share, and how many tokens of evidence it weighs."""
     MOST_TOKENS = 2e7
@@ -82,5 +82,5 @@ class Wanted:
         return shares[::-1]
 
     def _bucket(self, age_s: float) -> int:
-        """0.1 s and less, then half octaves up to two weeks."""
-        return min(self.BUCKETS - 1, max(0, int(2 * log2(max(age_s, 0.1) / 0.1))))
+        """Octaves of a tenth of a second: 0 for less than one, and everything past a week in the last."""
+        return min(int(max(0.0, min(age_s, 1e9)) * 10.0).bit_length(), self.BUCKETS - 1)

@@ -24,6 +24,8 @@ MOST_EVICTED = 8192
 """Evicted prompts remembered per worker, at most."""
 DRAG_PRIOR_S = 2.0
 """Seconds of booked work, taken as long as booked, that what is seen of a worker's drag is weighed against."""
+LONGEST_S = 600.0
+"""No observation of one request's progress counts for more."""
 LOST_S = 30.0
 """A worker that has reported nothing running or waiting for so long has answered, or lost, whatever was sent to it."""
 
@@ -99,45 +101,32 @@ class WorkerBook:
     # -- reading ------------------------------------------------------------------------------------------------
 
     def backlog_s(self, now_s: float) -> float:
-        """Seconds until prefill booked before would be done. Work that is overdue counts until its first token."""
+        """Seconds until prefill booked before would be done. Work that is overdue counts until its first token.
+
+        A booked second counts for as long as one has lately taken while others waited, if that is longer: memory that
+        was full, or prompts that were no longer cached when their turn came.
+        """
         waiting_s = self._queued_s - self._credit_s
         if waiting_s > 0.0 and self.queue:
             head = next(iter(self.queue.values()))
-            served_s = now_s - self._since_s
-            most_s = head.own_s + self.rate.costs[1] * STEP_TOKENS if head.stream else waiting_s
-            waiting_s -= max(0.0, min(served_s, most_s))
+            served_s = max(0.0, now_s - self._since_s)
+            most_s = head.own_s + self.rate.costs[1] * STEP_TOKENS
+            waiting_s -= min(served_s, most_s if head.stream else waiting_s)
+            overdue_s = max(0.0, min(served_s, LONGEST_S) - most_s)
+            waiting_s *= max(1.0, (self._drained_in_s + overdue_s) / self._drained_s)
         waiting_s = max(0.0, waiting_s)
-        if waiting_s > 0.0:
-            waiting_s *= self._drag(now_s)
         if self._foreign_s > 0.0:
             waiting_s += max(0.0, self._foreign_s - max(0.0, now_s - self._foreign_at_s))
         return waiting_s
 
-    def _drag(self, now_s: float) -> float:
-        """Seconds that a booked second of prefill has lately taken while others waited, at least 1: memory that was
-        full, or prompts that were no longer cached when their turn came.
+    def memory_wait_s(self, short_tokens: float) -> float:
+        """Seconds of decoding until enough running requests have ended for `short_tokens` to be free, besides the
+        prefill that comes first: SGLang prefills whenever it can, so a memory full of running requests is free again
+        after about as much decoding as a mean answer takes.
         """
-        overdue_s = 0.0
-        if self.queue:
-            head = next(iter(self.queue.values()))
-            overdue_s = max(0.0, min(now_s - self._since_s, 600.0) - head.own_s - self.rate.costs[1] * STEP_TOKENS)
-        return max(1.0, (self._drained_in_s + overdue_s) / self._drained_s)
-
-    def memory_wait_s(self, blocks: Sequence[int], found: int, block_tokens: float, need_tokens: float) -> float:
-        """Seconds of decoding until enough running requests have ended for `need_tokens` to fit, besides the prefill
-        that comes first: SGLang prefills whenever it can, so a memory full of running requests is free again after
-        about as much decoding as a mean answer takes.
-        """
-        image = self.image
-        capacity = image.capacity_tokens
-        held = image.held_tokens + self.answers_tokens
-        short = held + need_tokens - capacity
-        if short <= 0.0 or held <= 0.0:
+        if short_tokens <= 0.0 or not (self.queue or self.running):
             return 0.0
-        short -= image.locked(blocks, found) * block_tokens
-        if short <= 0.0:
-            return 0.0
-        return short / capacity * self.answer_s
+        return short_tokens / self.image.capacity_tokens * self.answer_s
 
     def displaced(self, new_tokens: float) -> tuple[float, float]:
         """Seconds of prefill to compute again what would be evicted for `new_tokens` more, and its last use."""
@@ -184,7 +173,7 @@ class WorkerBook:
             return
         if booking.stream:
             self._measure(booking, at_s)
-        took_s = max(0.0, min(at_s - max(self._since_s, booking.dispatched_s), 600.0))
+        took_s = max(0.0, min(at_s - max(self._since_s, booking.dispatched_s), LONGEST_S))
         self._drained_in_s = 0.9 * self._drained_in_s + 0.1 * DRAG_PRIOR_S + took_s
         self._drained_s = 0.9 * self._drained_s + 0.1 * DRAG_PRIOR_S + booking.own_s
         self._dequeue(booking)

@@ -1,0 +1,154 @@
+"""What one decision costs: expected_ttft beside prefix_match in one run, without HTTP. Prints microseconds and ratios.
+
+    python -m benchmarks.decision [--workers 8] [--stored 2000 20000] [--prompt-bytes 4000 40000]
+
+Each figure is the best of several rounds of `select` over prompts that share prefixes with what is stored, with a queue
+on every worker; the policies take turns within a round, so that a busy machine slows both. `index` is the share that
+matching takes; the decision beside the index is the rest. Not here: parsing and hashing (see the router's benchmark).
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from random import Random
+from time import perf_counter
+
+from router.policies import Policy, PolicyConfigs, build_policy
+from router.policies.expected_ttft import ExpectedTtft
+from router.prefix.block_hash import chain
+from router.types import (
+    Decision,
+    Dispatched,
+    Finished,
+    FirstToken,
+    LoadReport,
+    Outcome,
+    PromptKey,
+    Reason,
+    RequestId,
+    RoutingRequest,
+    WorkerId,
+    WorkerJoined,
+)
+
+BLOCK_BYTES = 256
+BYTES_PER_TOKEN = 4.0
+QUEUED = 4
+ROUNDS = 15
+
+
+@dataclass
+class View:
+    """A worker as a policy sees it."""
+
+    id: WorkerId
+    in_flight: int = QUEUED
+    load: LoadReport | None = None
+
+
+def request(number: int, prompt_bytes: int, rng: Random) -> RoutingRequest:
+    """A prompt of which the first half is one of 64 shared ones."""
+    shared = number % 64
+    head = Random(shared).randbytes(prompt_bytes // 2)  # seeded: the same 64 heads again and again
+    data = head + rng.randbytes(prompt_bytes - len(head))
+    key = PromptKey(
+        blocks=chain(data, BLOCK_BYTES, 7),
+        block_tokens=BLOCK_BYTES / BYTES_PER_TOKEN,
+        prompt_tokens=prompt_bytes / BYTES_PER_TOKEN,
+    )
+    return RoutingRequest(
+        request_id=RequestId(f"r{number}"),
+        endpoint="/v1/chat/completions",
+        key=key,
+        at_s=number * 0.01,
+        stream=True,
+    )
+
+
+def fill(policy: Policy, workers: Sequence[View], stored: int, prompt_bytes: int) -> None:
+    """`stored` prompts that have been served, and QUEUED that wait on every worker."""
+    rng = Random(1)
+    for worker in workers:
+        policy.observe(WorkerJoined(worker=worker.id, at_s=0.0))
+    for number in range(stored + QUEUED * len(workers)):
+        asked = request(number, prompt_bytes, rng)
+        home = workers[number % len(workers)].id
+        at_s = asked.at_s
+        policy.observe(
+            Dispatched(request=asked, decision=Decision(worker=home, reason=Reason.RANDOM), at_s=at_s)
+        )
+        if number < stored:
+            policy.observe(FirstToken(request_id=asked.request_id, worker=home, ttft_s=0.01, at_s=at_s + 0.005))
+            outcome = Outcome(
+                request_id=asked.request_id, endpoint=asked.endpoint, at_s=at_s, status=200, e2e_s=0.01,
+                completion_tokens=100,
+            )  # fmt: skip
+            policy.observe(
+                Finished(request_id=asked.request_id, worker=home, outcome=outcome, at_s=at_s + 0.01)
+            )
+
+
+def best_us(rounds: int, tasks: Sequence[Callable[[], None]], calls: int) -> list[float]:
+    """Microseconds per call of each task, the best of `rounds` in which they take turns."""
+    best = [float("inf")] * len(tasks)
+    for _ in range(rounds):
+        for index, task in enumerate(tasks):
+            start_s = perf_counter()
+            task()
+            best[index] = min(best[index], (perf_counter() - start_s) / calls * 1e6)
+    return best
+
+
+def measure(workers: Sequence[View], stored: int, prompt_bytes: int) -> tuple[float, float, float]:
+    """Microseconds of a decision by expected_ttft, of the matching within it, and of one by prefix_match."""
+    policies = [build_policy(name, PolicyConfigs(), Random(1)) for name in ("expected_ttft", "prefix_match")]
+    for policy in policies:
+        fill(policy, workers, stored, prompt_bytes)
+    asked = [request(10**6 + number, prompt_bytes, Random(number)) for number in range(200)]
+    ours = policies[0]
+    if not isinstance(ours, ExpectedTtft):
+        raise TypeError("the registry's expected_ttft is another policy")
+    images = ours.images()
+
+    def selecting(policy: Policy) -> Callable[[], None]:
+        def task() -> None:
+            for one in asked:
+                policy.select(one, workers)
+
+        return task
+
+    def matching() -> None:
+        for one in asked:
+            for worker in workers:
+                images[worker.id].match(one.key.blocks)
+
+    ours_us, match_us, theirs_us = best_us(
+        ROUNDS, [selecting(policies[0]), matching, selecting(policies[1])], len(asked)
+    )
+    return ours_us, match_us, theirs_us
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--workers", type=int, default=8)
+    parser.add_argument("--stored", type=int, nargs="+", default=[1000, 10_000], help="prompts stored before")
+    parser.add_argument("--prompt-bytes", type=int, nargs="+", default=[4000, 40_000])
+    options = parser.parse_args(arguments)
+    workers = [View(WorkerId(f"w{index}")) for index in range(options.workers)]
+    out = sys.stdout.write
+    out("prompt bytes | stored | expected_ttft us | index us | beside the index us | prefix_match us | ratio\n")
+    for prompt_bytes in options.prompt_bytes:
+        for stored in options.stored:
+            ours, index, theirs = measure(workers, stored, prompt_bytes)
+            out(
+                f"{prompt_bytes:12} | {stored:6} | {ours:16.1f} | {index:8.1f} | {ours - index:19.1f} | "
+                f"{theirs:15.1f} | {ours / theirs:5.2f}\n"
+            )
+
+
+if __name__ == "__main__":
+    main()
