@@ -18,9 +18,8 @@ from router.fleet.admin import worker_view
 from router.fleet.registry import Registry
 from router.fleet.worker import Worker
 from router.policies import Policy
-from router.policies.explains import candidates_of
+from router.policies.explains import candidates_of, expected_match_tokens
 from router.policies.remembers import index_blocks_of
-from router.request.explain import expected_match_tokens
 from router.telemetry.recent_requests import Entry, RecentRequests
 from router.telemetry.traffic import STEP_S, Traffic, quantiles
 from router.types import Outcome, RequestId, RoutingRequest, WorkerId

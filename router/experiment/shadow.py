@@ -20,6 +20,7 @@ from router.clock import Clock
 from router.errors import ConfigError
 from router.knob import knob, require
 from router.policies import Policy, PolicyConfigs
+from router.policies.explains import expected_match_tokens
 from router.policies.spec import policy_of
 from router.types import (
     AttemptFailed,
@@ -59,8 +60,8 @@ class Score:
         self.asked = 0
         self.skipped = 0
         self.agreed = 0
-        self.live_match_tokens = 0.0
-        self.shadow_match_tokens = 0.0
+        self.live_match_tokens = _Mean()
+        self.shadow_match_tokens = _Mean()
         self.live_ttft_s = _Mean()
         self.shadow_ttft_s = _Mean()
         self.match_error_tokens = _Mean()
@@ -127,15 +128,14 @@ class Shadow:
     def view(self) -> dict[str, Any]:
         """The score as JSON; means are over the requests asked about, errors over those where both agreed."""
         score = self.score
-        asked = max(1, score.asked)
         return {
             "policy": self.spec,
             "broken": self.broken,
             "asked": score.asked,
             "skipped": score.skipped,
-            "agreement": score.agreed / asked if score.asked else None,
-            "live_match_tokens_mean": score.live_match_tokens / asked,
-            "shadow_match_tokens_mean": score.shadow_match_tokens / asked,
+            "agreement": score.agreed / score.asked if score.asked else None,
+            "live_match_tokens_mean": score.live_match_tokens.value,
+            "shadow_match_tokens_mean": score.shadow_match_tokens.value,
             "live_expected_ttft_s_mean": score.live_ttft_s.value,
             "shadow_expected_ttft_s_mean": score.shadow_ttft_s.value,
             "match_error_tokens_mean": score.match_error_tokens.value,
@@ -149,8 +149,8 @@ class Shadow:
         score = self.score
         score.asked += 1
         score.agreed += mine.worker == live.worker
-        score.live_match_tokens += live.match_tokens
-        score.shadow_match_tokens += mine.match_tokens
+        score.live_match_tokens.add(expected_match_tokens(live))
+        score.shadow_match_tokens.add(expected_match_tokens(mine))
         score.live_ttft_s.add(live.expected_ttft_s)
         score.shadow_ttft_s.add(mine.expected_ttft_s)
         self._pending[request_id] = mine
@@ -162,8 +162,9 @@ class Shadow:
         mine = self._pending.pop(event.request_id, None)
         if mine is None or mine.worker != event.worker:
             return
-        if event.outcome.cached_tokens is not None:
-            self.score.match_error_tokens.add(abs(mine.match_tokens - event.outcome.cached_tokens))
+        expected = expected_match_tokens(mine)
+        if expected is not None and event.outcome.cached_tokens is not None:
+            self.score.match_error_tokens.add(abs(expected - event.outcome.cached_tokens))
         if event.outcome.ttft_s is not None and mine.expected_ttft_s is not None:
             self.score.ttft_error_s.add(abs(mine.expected_ttft_s - event.outcome.ttft_s))
 

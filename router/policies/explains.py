@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 
 from router.policies.base import Policy
-from router.types import Candidate, RoutingRequest, Workers
+from router.types import Candidate, Decision, Reason, RoutingRequest, Workers
 
 
 @runtime_checkable
@@ -19,6 +19,16 @@ class Explains(Protocol):
     def candidates(self, request: RoutingRequest, workers: Workers) -> Sequence[Candidate]:
         """Every one of `workers`, in their order, as `select` weighs it now. Reads only."""
         ...
+
+
+PREDICTS = frozenset({Reason.PREFIX, Reason.PREFIX_BUSY, Reason.NO_PREFIX, Reason.LOWEST_COST})
+"""Reasons of policies that predict a match; for the others a match of 0 says nothing."""
+
+
+def expected_match_tokens(decision: Decision) -> int | None:
+    """The prefix match the policy expects, in tokens; None where it expects none in particular."""
+    predicts = decision.reason in PREDICTS or decision.expected_ttft_s is not None or decision.match_tokens
+    return round(decision.match_tokens) if predicts else None
 
 
 def candidates_of(policy: Policy, request: RoutingRequest, workers: Workers) -> tuple[Candidate, ...] | None:

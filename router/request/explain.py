@@ -14,9 +14,9 @@ from fastapi import APIRouter
 from router.clock import Clock
 from router.errors import UnknownRequest
 from router.experiment.steering import Choice
-from router.policies.explains import candidates_of
+from router.policies.explains import candidates_of, expected_match_tokens
 from router.telemetry.recent_requests import Entry, ExplainConfig, RecentRequests, Weighed, Weighing
-from router.types import Decision, Outcome, Reason, RoutingRequest
+from router.types import Decision, Outcome, RoutingRequest
 
 log = logging.getLogger(__name__)
 
@@ -31,16 +31,6 @@ def explain_headers(decision: Decision) -> list[tuple[bytes, bytes]]:
     if decision.expected_ttft_s is not None:
         headers.append((b"x-trieway-expected-ttft-s", f"{decision.expected_ttft_s:.4f}".encode()))
     return headers
-
-
-PREDICTS = frozenset({Reason.PREFIX, Reason.PREFIX_BUSY, Reason.NO_PREFIX, Reason.LOWEST_COST})
-"""Reasons of policies that predict a match; for the others a match of 0 says nothing."""
-
-
-def expected_match_tokens(decision: Decision) -> int | None:
-    """The prefix match the policy expects, in tokens; None where it expects none in particular."""
-    predicts = decision.reason in PREDICTS or decision.expected_ttft_s is not None or decision.match_tokens
-    return round(decision.match_tokens) if predicts else None
 
 
 class Explainer:
