@@ -150,14 +150,16 @@ class ExpectedTtft:
         now_s = request.at_s if self._now_s < request.at_s < inf else self._now_s
         blocks, block_tokens, prompt_tokens = demand.blocks, demand.block_tokens, demand.prompt_tokens
         need_tokens = prompt_tokens + demand.answer_tokens
-        told = request.known_match_tokens or {}
+        told = request.known_match_tokens
         room = config.memory_room
         weighed: list[Weighed] = []
         for worker in workers:
             book = self._books.get(worker.id, self._blank)
             image = book.image
             found = image.match(blocks)
-            cached = min(told.get(worker.id, found * block_tokens), prompt_tokens - 1.0)
+            cached = told.get(worker.id, found * block_tokens) if told else found * block_tokens
+            if cached > prompt_tokens - 1.0:
+                cached = prompt_tokens - 1.0
             new = prompt_tokens - cached
             own_s = book.rate.seconds(new, cached)
             memory_s = displaced_s = 0.0

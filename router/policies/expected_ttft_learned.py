@@ -6,6 +6,8 @@ from __future__ import annotations
 
 from math import exp, log
 
+LONGEST_AGE_S = 600_000.0
+"""A week is longer than any cache remembers; 10 times it has 23 bits."""
 MOST_MODELS = 256
 """Models whose scale is kept; names come from clients."""
 
@@ -83,4 +85,6 @@ class Wanted:
 
     def _bucket(self, age_s: float) -> int:
         """Octaves of a tenth of a second: 0 for less than one, and everything past a week in the last."""
-        return min(int(max(0.0, min(age_s, 1e9)) * 10.0).bit_length(), self.BUCKETS - 1)
+        if not 0.0 < age_s < LONGEST_AGE_S:
+            return 0 if age_s <= 0.0 else self.BUCKETS - 1
+        return int(age_s * 10.0).bit_length()

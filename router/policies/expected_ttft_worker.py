@@ -109,12 +109,18 @@ class WorkerBook:
         waiting_s = self._queued_s - self._credit_s
         if waiting_s > 0.0 and self.queue:
             head = next(iter(self.queue.values()))
-            served_s = max(0.0, now_s - self._since_s)
+            served_s = now_s - self._since_s
             most_s = head.own_s + self.rate.costs[1] * STEP_TOKENS
-            waiting_s -= min(served_s, most_s if head.stream else waiting_s)
-            overdue_s = max(0.0, min(served_s, LONGEST_S) - most_s)
-            waiting_s *= max(1.0, (self._drained_in_s + overdue_s) / self._drained_s)
-        waiting_s = max(0.0, waiting_s)
+            drained_in_s = self._drained_in_s
+            if served_s > most_s:
+                drained_in_s += min(served_s, LONGEST_S) - most_s
+                served_s = most_s if head.stream else served_s
+            if served_s > 0.0:
+                waiting_s -= served_s
+            if drained_in_s > self._drained_s:
+                waiting_s *= drained_in_s / self._drained_s
+        if waiting_s < 0.0:
+            waiting_s = 0.0
         if self._foreign_s > 0.0:
             waiting_s += max(0.0, self._foreign_s - max(0.0, now_s - self._foreign_at_s))
         return waiting_s
@@ -135,8 +141,10 @@ class WorkerBook:
         oldest = image.oldest()
         if over_tokens <= 0.0 or oldest is None:
             return 0.0, 0.0
-        _, token, pair, _ = self.rate.costs
-        return min(over_tokens, new_tokens) * (token + pair * oldest.end * oldest.block_tokens), oldest.used_s
+        if over_tokens > new_tokens:
+            over_tokens = new_tokens
+        costs = self.rate.costs
+        return over_tokens * (costs[1] + costs[2] * oldest.end * oldest.block_tokens), oldest.used_s
 
     # -- what happened -------------------------------------------------------------------------------------------
 
