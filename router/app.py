@@ -18,7 +18,10 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 
+from router.admission.admission import Admission
+from router.admission.door import Door
 from router.admission.retry import RetryBudget
+from router.admission.routes import queue_routes
 from router.asgi import ASGIApp
 from router.clock import Clock, monotonic
 from router.config import RouterConfig
@@ -51,9 +54,15 @@ from router.request.endpoints import MODEL_CALLS, ModelCalls, Split
 from router.request.exact import ExactMatcher
 from router.request.forward import Forwarder
 from router.request.record import Recorder
+from router.security.access import Access
+from router.security.guard import Guard
+from router.security.networks import Networks, hosts_of
+from router.security.tls import worker_context
 from router.telemetry.metrics import Metrics
+from router.types import WorkerJoined, WorkerLeft
 
 CONTROL_TIMEOUT_S = 10.0
+_MEMBERSHIP = (WorkerJoined, WorkerLeft)
 
 
 def trieway_version() -> str:
@@ -63,8 +72,15 @@ def trieway_version() -> str:
         return "0+unknown"
 
 
-def create_app(config: RouterConfig, clock: Clock = monotonic) -> ASGIApp:
-    """The router as an ASGI app. Raises ConfigError for what cannot be served. Two apps can live in one process."""
+def create_app(config: RouterConfig, clock: Clock = monotonic, door: Door | None = None) -> ASGIApp:
+    """The router as an ASGI app. Raises ConfigError for what cannot be served. Two apps can live in one process.
+
+    Whoever closes `door` makes it refuse new work.
+    """
+    door = door or Door()
+    access = Access.of(config.security)
+    admission = Admission(config.admission, clock)
+    door.busy = lambda: admission.queue.running + admission.queue.waiting
     registry = Registry(clock, config.health, config.breaker)
     registry.listen(Judge(registry).observe)
     rng = Random(config.seed)
@@ -97,12 +113,17 @@ def create_app(config: RouterConfig, clock: Clock = monotonic) -> ASGIApp:
         exact=exact,
         homes=homes,
         retries=RetryBudget(config.retry, rng),
+        access=access,
+        admission=admission,
+        door=door,
     )
     if exact:
         exact.check()
+    registry.listen(lambda event: admission.resize(len(registry.all())) if isinstance(event, _MEMBERSHIP) else None)
     _add_workers(config, registry)
     insight.begin()
-    client = httpx.AsyncClient(timeout=CONTROL_TIMEOUT_S, limits=httpx.Limits(max_connections=None))
+    tls = worker_context(config.security)
+    client = httpx.AsyncClient(verify=tls, timeout=CONTROL_TIMEOUT_S, limits=httpx.Limits(max_connections=None))
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -135,12 +156,19 @@ def create_app(config: RouterConfig, clock: Clock = monotonic) -> ASGIApp:
                 if exact:
                     exact.close()
 
-    control = _control_app(config, registry, metrics, clock, lifespan)
+    networks = Networks(
+        config.security.worker_network,
+        config.security.worker_scheme,
+        hosts_of(split_worker(spec)[1] for spec in config.worker),
+    )
+    control = _control_app(config, registry, metrics, clock, lifespan, door, networks)
+    control.include_router(queue_routes(admission))
     for routes in insight.routes():
         control.include_router(routes)
     caller, max_body_bytes = ControlCaller(registry, client), config.server.max_body_bytes
     control.include_router(native_routes(caller, registry, config.native, max_body_bytes, homes))
-    return Split(ModelCalls(dispatcher, config.server.max_body_bytes, clock, insight.tracer), control)
+    guarded = Guard(control, access, open_metrics=config.security.open_metrics)
+    return Split(ModelCalls(dispatcher, config.server.max_body_bytes, clock, insight.tracer), guarded)
 
 
 def _add_workers(config: RouterConfig, registry: Registry) -> None:
@@ -162,10 +190,16 @@ def split_worker(spec: str) -> tuple[str | None, str]:
 
 
 def _control_app(
-    config: RouterConfig, registry: Registry, metrics: Metrics, clock: Clock, lifespan: object
+    config: RouterConfig,
+    registry: Registry,
+    metrics: Metrics,
+    clock: Clock,
+    lifespan: object,
+    door: Door,
+    networks: Networks,
 ) -> FastAPI:
     app = FastAPI(title="Trieway", version=trieway_version(), lifespan=lifespan)  # type: ignore[arg-type]
-    app.include_router(admin_routes(registry, clock))
+    app.include_router(admin_routes(registry, clock, networks.check))
     _answer_errors(app)
 
     @app.get("/health")
@@ -174,6 +208,7 @@ def _control_app(
 
     @app.get("/ready")
     async def ready() -> dict[str, object]:
+        door.check()
         count = sum(worker.state is WorkerState.READY for worker in registry.all())
         if not count:
             raise NoWorker("No worker is ready. See GET /workers for the reasons.", retry_after_s=1)

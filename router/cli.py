@@ -20,6 +20,7 @@ from router.config import RouterConfig, knobs, load_config
 from router.errors import RouterError
 from router.policies import POLICIES
 from router.remote import experiment, explain
+from router.security.command import keys
 
 Overrides = dict[tuple[str, ...], Any]
 
@@ -62,16 +63,20 @@ def serve(config_file: Path | None, **given: Any) -> None:
     """Run the router in front of the given workers."""
     import uvicorn
 
+    from router.admission.door import Door
+    from router.admission.draining_server import DrainingServer
     from router.inbound import limited_protocol
+    from router.security.tls import server_options
     from router.telemetry.logs import setup_logging
 
     config = read_config(config_file, given)
     setup_logging(config.server.log_level, config.server.log_format)
+    door = Door()
     try:
-        app = create_app(config)
+        app, tls = create_app(config, door=door), server_options(config.security)
     except RouterError as error:
         raise click.ClickException(error.message) from error
-    uvicorn.run(
+    settings = uvicorn.Config(
         app,
         host=config.server.host,
         port=config.server.port,
@@ -83,7 +88,10 @@ def serve(config_file: Path | None, **given: Any) -> None:
         date_header=False,
         limit_concurrency=config.server.max_connections,
         timeout_graceful_shutdown=int(config.server.shutdown_grace_s),
+        **tls,
     )
+    grace_s, delay_s = config.server.shutdown_grace_s, config.server.shutdown_delay_s
+    DrainingServer(settings, door, grace_s=grace_s, delay_s=delay_s).run()
 
 
 @click.command()
@@ -130,7 +138,7 @@ def up(workers: int, port: int, worker_port: int, policy: str) -> None:
     sys.exit(run_up(workers=workers, port=port, worker_port=worker_port, policy=policy))
 
 
-commands: list[click.Command] = [serve, up, policies, check_config, explain, experiment]
+commands: list[click.Command] = [serve, up, policies, check_config, explain, experiment, keys]
 
 
 @click.group()

@@ -15,6 +15,7 @@ from typing import Any, get_type_hints
 
 import msgspec
 
+from router.admission.admission import AdmissionConfig
 from router.admission.retry import RetryConfig
 from router.errors import ConfigError
 from router.experiment.config import ExperimentConfig
@@ -30,6 +31,7 @@ from router.request.dispatch import DispatchConfig
 from router.request.exact import ExactConfig
 from router.request.forward import ForwardConfig
 from router.request.prompt_key import PromptKeyConfig
+from router.security.access import SecurityConfig
 from router.telemetry.decision_log import DecisionLogConfig
 from router.telemetry.recent_requests import ExplainConfig
 from router.telemetry.tracing import TracingConfig
@@ -45,6 +47,7 @@ class ServerConfig:
     max_header_bytes: int = knob(64 * 2**10, "largest request line and headers accepted, in bytes")
     max_connections: int = knob(20_000, "connections held open at once; more are refused with 503")
     shutdown_grace_s: float = knob(30.0, "seconds that running requests get to finish when the router stops")
+    shutdown_delay_s: float = knob(0.0, "seconds that new requests are answered 503 before the router stops listening")
     log_level: str = knob("info", "debug, info, warning or error")
     log_format: str = knob("text", "text for people, json for machines; one line per event either way")
 
@@ -70,6 +73,8 @@ class RouterConfig:
     dispatch: DispatchConfig = section(DispatchConfig)
     forward: ForwardConfig = section(ForwardConfig)
     retry: RetryConfig = section(RetryConfig)
+    admission: AdmissionConfig = section(AdmissionConfig)
+    security: SecurityConfig = section(SecurityConfig)
     health: HealthConfig = section(HealthConfig)
     breaker: BreakerConfig = section(BreakerConfig)
     load: LoadConfig = section(LoadConfig)

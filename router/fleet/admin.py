@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -13,7 +13,7 @@ from router.errors import InvalidBody, InvalidField
 from router.fleet.api_keys import authorization, is_key
 from router.fleet.kv_feed import FeedState
 from router.fleet.native import json_object, read_bounded
-from router.fleet.registry import Registry
+from router.fleet.registry import Registry, clean_url
 from router.fleet.worker import Worker
 from router.types import LoadReport
 
@@ -31,6 +31,8 @@ def worker_view(worker: Worker, now_s: float) -> dict[str, Any]:
         "state": worker.state.value,
         "reason": worker.state_reason,
         "since_s": round(now_s - worker.state_since_s, 3),
+        "breaker": worker.vitals.breaker.state.value,
+        "warming": worker.warm_from_s is not None,
         "in_flight": worker.in_flight,
         "has_api_key": any(name == "authorization" for name, _ in worker.extra_headers),
         "models": sorted(worker.models) if worker.models is not None else None,
@@ -42,6 +44,14 @@ def worker_view(worker: Worker, now_s: float) -> dict[str, Any]:
         "publishes_kv_events": facts is not None and facts.kv_events is not None,
         "kv_events": None if worker.kv_feed is None else _feed_view(worker.kv_feed),
     }
+
+
+def _history(worker: Worker, now_s: float) -> list[dict[str, Any]]:
+    """Its last changes of state, oldest first."""
+    return [
+        {"worker": worker.id, "state": state.value, "reason": why, "ago_s": round(now_s - at_s, 3)}
+        for at_s, state, why in worker.history
+    ]
 
 
 def _feed_view(feed: FeedState) -> dict[str, Any]:
@@ -66,8 +76,14 @@ def _views(workers: Sequence[Worker], now_s: float) -> dict[str, Any]:
     return {"workers": [worker_view(worker, now_s) for worker in workers]}
 
 
-def admin_routes(registry: Registry, clock: Clock) -> APIRouter:
-    """`/workers` and what is below it."""
+async def anywhere(url: str) -> None:
+    """Lets a worker be added at any URL."""
+
+
+def admin_routes(
+    registry: Registry, clock: Clock, check_url: Callable[[str], Awaitable[None]] = anywhere
+) -> APIRouter:
+    """`/workers` and what is below it. `check_url` raises RouterError for a URL that no worker may have."""
     routes = APIRouter(prefix="/workers", tags=["workers"])
 
     @routes.get("")
@@ -77,11 +93,13 @@ def admin_routes(registry: Registry, clock: Clock) -> APIRouter:
 
     @routes.get("/{worker_id}")
     async def show_worker(worker_id: str) -> dict[str, Any]:
-        return _views(registry.named(worker_id), clock())
+        workers, now_s = registry.named(worker_id), clock()
+        return {**_views(workers, now_s), "history": [each for worker in workers for each in _history(worker, now_s)]}
 
     @routes.post("", status_code=201)
     async def add_worker(request: Request) -> JSONResponse:
         url, name, key = _wanted(await _json_object(request))
+        await check_url(clean_url(url))
         worker = registry.add(url, name, authorization(key))
         return JSONResponse(worker_view(worker, clock()), status_code=201)
 

@@ -13,6 +13,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from random import Random
 
+from router.admission.admission import Admission, AdmissionConfig
+from router.admission.door import Door
 from router.admission.retry import RetryBudget, RetryConfig, pause_asked_s, refusal
 from router.clock import Clock
 from router.errors import (
@@ -34,7 +36,7 @@ from router.knob import knob, require
 from router.request.body_edit import body_for
 from router.request.client import client_of
 from router.request.disconnect import LEFT
-from router.request.exact import ExactMatcher
+from router.request.exact import ExactMatch, ExactMatcher
 from router.request.explain import Explainer, explain_headers
 from router.request.forward import Forwarder
 from router.request.parse import ParsedRequest, parse
@@ -43,6 +45,8 @@ from router.request.record import Progress, Recorder
 from router.request.relay import Relayed, relay
 from router.request.reply import RawHeaders, Reply, send_error
 from router.request.worker_connection import WorkerConnection
+from router.security.access import Access, without_credentials
+from router.security.client import ANONYMOUS
 from router.types import AttemptFailed, Dispatched, FirstToken, RequestId, RoutingRequest, TraceContext, WorkerId
 
 log = logging.getLogger(__name__)
@@ -94,6 +98,9 @@ class Dispatcher:
         exact: ExactMatcher | None = None,
         homes: ResponseHomes | None = None,
         retries: RetryBudget | None = None,
+        access: Access | None = None,
+        admission: Admission | None = None,
+        door: Door | None = None,
     ) -> None:
         self._config = config
         self._key_config = key_config
@@ -106,6 +113,9 @@ class Dispatcher:
         self._exact = exact
         self._homes = homes or ResponseHomes()
         self._retries = retries or RetryBudget(RetryConfig(), Random())
+        self._access = access or Access()
+        self._admission = admission or Admission(AdmissionConfig(), clock)
+        self._door = door or Door()
 
     async def dispatch(self, raw: RawRequest, reply: Reply) -> None:
         """Route one request and answer it, well or with an error; one Outcome is recorded in every case.
@@ -148,12 +158,26 @@ class Dispatcher:
         finally:
             self._recorder.record(progress)
 
+    def reconfigure(self, config: DispatchConfig) -> None:
+        """These settings count from the next request on."""
+        self._config = config
+
+    def admit_stranger(self, headers: Mapping[str, str]) -> None:
+        """Whether a request with these headers is worth reading its body. Raises RouterStopping or InvalidApiKey."""
+        self._door.check()
+        self._access.identify(headers)
+
     def _too_late(self, call_off: CallOff) -> None:
         limit_s = self._config.total_timeout_s
         call_off(DeadlineExceeded(f"The request took longer than {limit_s:g} s (dispatch.total_timeout_s)."))
 
     async def _route(self, raw: RawRequest, reply: Reply, progress: Progress, call_off: CallOff) -> None:
+        self._door.check()
+        client = self._access.identify(raw.named_headers)
+        if self._access.closed:
+            raw = replace(raw, headers=without_credentials(raw.headers))
         parsed = parse(raw.endpoint, raw.body, raw.named_headers, self._config.session_header)
+        self._access.check_model(client, parsed.model)
         exact = None if self._exact is None else await self._exact.match(parsed)
         request = RoutingRequest(
             request_id=raw.request_id,
@@ -169,6 +193,24 @@ class Dispatcher:
             known_prompt_tokens=None if exact is None else exact.prompt_tokens,
         )
         progress.request = request
+        share = request.client or client.name if client is ANONYMOUS else client.name
+        ticket = await self._admission.admit(client, request.key.prompt_tokens, share)
+        try:
+            await self._serve(raw, parsed, request, exact, reply, progress, call_off)
+        finally:
+            self._admission.release(ticket)
+
+    async def _serve(
+        self,
+        raw: RawRequest,
+        parsed: ParsedRequest,
+        request: RoutingRequest,
+        exact: ExactMatch | None,
+        reply: Reply,
+        progress: Progress,
+        call_off: CallOff,
+    ) -> None:
+        """One attempt after another until one succeeds or nothing is left to try."""
         self._retries.request()
         home = self._homes.home(parsed.previous_response)
         tried: list[WorkerId] = []
