@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import msgspec
 
@@ -54,6 +55,7 @@ class AnswerReader:
         self._first_s: float | None = None
         self._last_s = 0.0
         self._gaps_s: list[float] = []
+        self._events_s: list[float] = []
         self._text: list[str] = []
         self._usage: Usage | None = None
         self._error: tuple[ErrorKind, str] | None = None
@@ -103,11 +105,15 @@ class AnswerReader:
     def answer(self) -> Answer:
         """What came; its end is now."""
         kind, detail = self._error or (None, "")
+        first_s, gaps_s = self._first_s, tuple(self._gaps_s)
+        if first_s is None and self._events_s:  # tokens without text, as a model without weights makes: time its events
+            first_s = self._events_s[0]
+            gaps_s = tuple(later - earlier for earlier, later in pairwise(self._events_s[1:]))
         return Answer(
             sent_s=self._sent_s,
             e2e_s=self._clock() - self._sent_s,
-            ttft_s=None if self._first_s is None else self._first_s - self._sent_s,
-            gaps_s=tuple(self._gaps_s),
+            ttft_s=None if first_s is None else first_s - self._sent_s,
+            gaps_s=gaps_s,
             text="".join(self._text),
             usage=self._usage,
             worker=self._worker,
@@ -129,6 +135,8 @@ class AnswerReader:
         text = chunk.text()
         if text:
             self._text.append(text)
+        if streamed and self._first_s is None and chunk.choices:
+            self._events_s.append(now_s)
         if streamed and chunk.has_output():
             if self._first_s is None:
                 self._first_s = now_s
