@@ -30,5 +30,5 @@ bench: install
 
 # After a change of the dependencies in pyproject.toml.
 lock:
-	uv pip compile pyproject.toml --extra dev --extra loadtest --extra exact --extra tracing --universal --python-version 3.11 --generate-hashes \
+	uv pip compile pyproject.toml --extra dev --extra loadtest --extra calibrate --extra exact --extra tracing --universal --python-version 3.11 --generate-hashes \
 	  --no-emit-index-url --no-header --output-file requirements.lock
