@@ -18,7 +18,7 @@ up: install
 	@exec $(BIN)/trieway up
 
 check: install
-	$(BIN)/ruff check router workers loadtests tests benchmarks
+	$(BIN)/ruff check router workers loadtests tests benchmarks docs deploy
 	$(BIN)/mypy
 
 test: install
@@ -30,5 +30,5 @@ bench: install
 
 # After a change of the dependencies in pyproject.toml.
 lock:
-	uv pip compile pyproject.toml --extra dev --extra loadtest --extra calibrate --extra exact --extra tracing --universal --python-version 3.11 --generate-hashes \
+	uv pip compile pyproject.toml --extra dev --extra loadtest --extra calibrate --extra exact --universal --python-version 3.11 --generate-hashes \
 	  --no-emit-index-url --no-header --output-file requirements.lock

@@ -18,6 +18,7 @@ FORBIDDEN = {
     "router/prefix": ("router.policies", "router.fleet", "router.request", "router.telemetry", "router.app"),
     "router/policies": ("router.fleet", "router.request", "router.telemetry", "router.app", "asyncio", "time"),
     "router/fleet": ("router.request", "router.policies", "router.telemetry", "router.app"),
+    "router/experiment": ("router.fleet", "router.request", "router.telemetry", "router.app"),
     "router/telemetry": ("router.request", "router.policies", "router.app"),
 }
 LOADTESTS_MAY = ("router.policies", "router.types", "router.prefix", "workers.simulated")
