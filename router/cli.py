@@ -65,6 +65,7 @@ def serve(config_file: Path | None, **given: Any) -> None:
 
     from router.admission.door import Door
     from router.admission.draining_server import DrainingServer
+    from router.garbage import calm
     from router.inbound import limited_protocol
     from router.security.tls import server_options
     from router.telemetry.logs import setup_logging
@@ -90,6 +91,7 @@ def serve(config_file: Path | None, **given: Any) -> None:
         timeout_graceful_shutdown=int(config.server.shutdown_grace_s),
         **tls,
     )
+    calm()
     grace_s, delay_s = config.server.shutdown_grace_s, config.server.shutdown_delay_s
     DrainingServer(settings, door, grace_s=grace_s, delay_s=delay_s).run()
 
@@ -130,7 +132,7 @@ def check_config(config_file: Path | None, **given: Any) -> None:
 @click.option("--workers", default=4, show_default=True, type=click.IntRange(1, 64), help="simulated workers to start")
 @click.option("--port", default=8080, show_default=True, type=click.IntRange(1, 65_535), help="port of the router")
 @click.option("--worker-port", default=30_000, show_default=True, help="port of the first worker; the rest follow")
-@click.option("--policy", default="prefix_match", show_default=True, help="routing policy")
+@click.option("--policy", default="expected_ttft", show_default=True, help="routing policy")
 def up(workers: int, port: int, worker_port: int, policy: str) -> None:
     """Start simulated workers and the router, and stop them all on Ctrl-C."""
     from router.up import run_up

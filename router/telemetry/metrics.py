@@ -7,13 +7,17 @@ decision log, shadows and experiments in insight_metrics. docs/metrics.md lists 
 
 from __future__ import annotations
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from collections.abc import Iterator
+
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
 from router.clock import Clock, monotonic
 from router.fleet.registry import Registry
 from router.telemetry.fleet_metrics import FleetCollector, IndexBlocks, Lookups
-from router.types import ArmName, Outcome
+from router.telemetry.series import Count, Counts, Spread, Spreads
+from router.types import Outcome
 
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0)
 DECISION_SECONDS = (5e-6, 1e-5, 2.5e-5, 5e-5, 1e-4, 2.5e-4, 5e-4, 1e-3, 5e-3)
@@ -38,68 +42,126 @@ class Metrics:
         lookups: Lookups = dict,
         *collectors: Collector,
     ) -> None:
+        self._requests = _Requests()
         self._prometheus = CollectorRegistry()
-        into = self._prometheus
-        self._requests = Counter(
-            "trieway_requests", "Requests ended, by how.", ("endpoint", "policy", "worker", "status", "error"),
-            registry=into,
-        )
-        self._reasons = Counter(
-            "trieway_decisions", "Decisions, by reason.", ("policy", "worker", "reason"), registry=into
-        )
-        self._retries = Counter("trieway_retries", "Attempts after the first.", ("policy",), registry=into)
-        self._decision = Histogram(
-            "trieway_decision_seconds", "Time a policy took.", ("policy",), buckets=DECISION_SECONDS, registry=into
-        )
-        self._by_worker = _Series("trieway", BY_WORKER, into)
-        self._by_arm = _Series("trieway_arm", BY_ARM, into)
-        self._errors = _Errors(into)
-        self._ended: dict[tuple[str, str, str, int, str], Counter] = {}
-        self._reasoned: dict[tuple[str, str, str], Counter] = {}
+        self._prometheus.register(self._requests)
         self._prometheus.register(FleetCollector(fleet, clock, index_blocks, lookups))
         for collector in collectors:
             self._prometheus.register(collector)
 
     def observe(self, outcome: Outcome) -> None:
         """Count one ended request."""
-        worker, policy, decision = outcome.worker or "", outcome.policy, outcome.decision
-        how = (outcome.endpoint, policy, worker, outcome.status, outcome.error or "")
-        ended = self._ended.get(how)
-        if ended is None:
-            ended = self._ended[how] = self._requests.labels(*(str(value) for value in how))
-        ended.inc()
-        if decision is None:
-            return
-        why = (policy, worker, decision.reason.value)
-        reasoned = self._reasoned.get(why)
-        if reasoned is None:
-            reasoned = self._reasoned[why] = self._reasons.labels(*why)
-        reasoned.inc()
-        self._decision.labels(policy).observe(outcome.decision_s)
-        if outcome.attempts > 1:
-            self._retries.labels(policy).inc(outcome.attempts - 1)
-        self._by_worker.of((policy, worker)).observe(outcome)
-        self._errors.observe(outcome, policy, worker)
-        if outcome.arm is not None and not outcome.spilled:
-            self._observe_arm(outcome.arm, outcome)
-
-    def _observe_arm(self, arm: ArmName, outcome: Outcome) -> None:
-        self._by_arm.of((arm, outcome.policy)).observe(outcome)
+        self._requests.observe(outcome)
 
     def render(self) -> bytes:
         """Prometheus text format."""
         return generate_latest(self._prometheus)
 
 
+class _Requests(Collector):
+    """Everything that is counted per request. Children are looked up once and kept: labels are bounded."""
+
+    def __init__(self) -> None:
+        self._ended = Counts(
+            "trieway_requests", "Requests ended, by how.", ("endpoint", "policy", "worker", "status", "error")
+        )
+        self._reasons = Counts("trieway_decisions", "Decisions, by reason.", ("policy", "worker", "reason"))
+        self._by_policy = _PolicySeries()
+        self._by_worker = _Series("trieway", BY_WORKER)
+        self._by_arm = _Series("trieway_arm", BY_ARM)
+        self._errors = _Errors()
+        self._how: dict[tuple[str, str, str, int, str | None], Count] = {}
+        self._why: dict[tuple[str, str, str], tuple[Count, _PolicyChild, _Child, _WorkerErrors]] = {}
+
+    def collect(self) -> Iterator[Metric]:
+        for family in (self._ended, self._reasons):
+            yield family.family()
+        for group in (self._by_policy, self._by_worker, self._by_arm, self._errors):
+            for each in group.families:
+                yield each.family()
+
+    def observe(self, outcome: Outcome) -> None:
+        decision, policy = outcome.decision, outcome.policy
+        worker = "" if decision is None else decision.worker
+        how = (outcome.endpoint, policy, worker, outcome.status, outcome.error)
+        ended = self._how.get(how)
+        if ended is None:
+            ended = self._how[how] = self._ended.of(
+                outcome.endpoint, policy, worker, str(outcome.status), outcome.error or ""
+            )
+        ended.value += 1.0
+        if decision is None:
+            return
+        why = (policy, worker, decision.reason._value_)  # `.value` is a slow property
+        found = self._why.get(why)
+        if found is None:
+            found = self._why[why] = (
+                self._reasons.of(*why),
+                self._by_policy.of(policy),
+                self._by_worker.of((policy, worker)),
+                self._errors.of(policy, worker),
+            )
+        reasoned, of_policy, of_worker, errors = found
+        reasoned.value += 1.0
+        of_policy.observe(outcome, decision.match_tokens)
+        of_worker.observe(outcome)
+        errors.observe(outcome)
+        if outcome.arm is not None and not outcome.spilled:
+            self._by_arm.of((outcome.arm, policy)).observe(outcome)
+
+
+class _PolicySeries:
+    """What is told by policy alone."""
+
+    def __init__(self) -> None:
+        self.decision = Spreads("trieway_decision_seconds", "Time a policy took.", ("policy",), DECISION_SECONDS)
+        self.cached = Spreads(
+            "trieway_cached_tokens_per_request", "Cached tokens reported, per request.", ("policy",), TOKENS
+        )
+        self.expected = Spreads(
+            "trieway_expected_cached_tokens_per_request", "Prefix match predicted, per request.", ("policy",), TOKENS
+        )
+        self.retries = Counts("trieway_retries", "Attempts after the first.", ("policy",))
+        self.families = (self.retries, self.decision, self.cached, self.expected)
+        self._children: dict[str, _PolicyChild] = {}
+
+    def of(self, policy: str) -> _PolicyChild:
+        child = self._children.get(policy)
+        if child is None:
+            child = self._children[policy] = _PolicyChild(self, policy)
+        return child
+
+
+class _PolicyChild:
+    """The series of one policy."""
+
+    __slots__ = ("_cached", "_decision", "_expected", "_family", "_policy")
+
+    def __init__(self, family: _PolicySeries, policy: str) -> None:
+        self._family = family
+        self._policy = policy
+        self._decision = family.decision.of(policy)
+        self._cached = family.cached.of(policy)
+        self._expected = family.expected.of(policy)
+
+    def observe(self, outcome: Outcome, match_tokens: float) -> None:
+        self._decision.observe(outcome.decision_s)
+        self._expected.observe(match_tokens)
+        if outcome.cached_tokens is not None:
+            self._cached.observe(outcome.cached_tokens)
+        if outcome.attempts > 1:
+            self._family.retries.of(self._policy).value += outcome.attempts - 1
+
+
 class _Series:
     """Durations and tokens under one prefix and set of labels."""
 
-    def __init__(self, prefix: str, labels: tuple[str, ...], into: CollectorRegistry) -> None:
-        def seconds(name: str, about: str, buckets: tuple[float, ...] = SECONDS) -> Histogram:
-            return Histogram(f"{prefix}_{name}_seconds", about, labels, buckets=buckets, registry=into)
+    def __init__(self, prefix: str, labels: tuple[str, ...]) -> None:
+        def seconds(name: str, about: str, bounds: tuple[float, ...] = SECONDS) -> Spreads:
+            return Spreads(f"{prefix}_{name}_seconds", about, labels, bounds)
 
-        def tokens(name: str, about: str) -> Counter:
-            return Counter(f"{prefix}_{name}_tokens", about, labels, registry=into)
+        def tokens(name: str, about: str) -> Counts:
+            return Counts(f"{prefix}_{name}_tokens", about, labels)
 
         self.ttft = seconds("ttft", "Arrival to first byte of the answer.")
         self.e2e = seconds("e2e", "Arrival to end of the answer.")
@@ -108,10 +170,11 @@ class _Series:
         self.cached = tokens("cached", "Cached tokens workers reported.")
         self.completion = tokens("completion", "Completion tokens workers reported.")
         self.expected = tokens("expected_cached", "Prefix match predicted, where cached tokens were reported.")
+        self.families = (self.ttft, self.e2e, self.itl, self.prompt, self.cached, self.completion, self.expected)
         self._children: dict[tuple[str, str], _Child] = {}
 
     def of(self, labels: tuple[str, str]) -> _Child:
-        """The series with these label values; looked up once, because prometheus_client's own lookup takes a lock."""
+        """The series with these label values."""
         child = self._children.get(labels)
         if child is None:
             child = self._children[labels] = _Child(self, labels)
@@ -124,13 +187,13 @@ class _Child:
     __slots__ = ("_cached", "_completion", "_e2e", "_expected", "_itl", "_prompt", "_ttft")
 
     def __init__(self, family: _Series, labels: tuple[str, str]) -> None:
-        self._ttft = family.ttft.labels(*labels)
-        self._e2e = family.e2e.labels(*labels)
-        self._itl = family.itl.labels(*labels)
-        self._prompt = family.prompt.labels(*labels)
-        self._cached = family.cached.labels(*labels)
-        self._completion = family.completion.labels(*labels)
-        self._expected = family.expected.labels(*labels)
+        self._ttft: Spread = family.ttft.of(*labels)
+        self._e2e: Spread = family.e2e.of(*labels)
+        self._itl: Spread = family.itl.of(*labels)
+        self._prompt: Count = family.prompt.of(*labels)
+        self._cached: Count = family.cached.of(*labels)
+        self._completion: Count = family.completion.of(*labels)
+        self._expected: Count = family.expected.of(*labels)
 
     def observe(self, outcome: Outcome) -> None:
         self._e2e.observe(outcome.e2e_s)
@@ -138,43 +201,49 @@ class _Child:
             self._ttft.observe(outcome.ttft_s)
         if outcome.itl_mean_s is not None:
             self._itl.observe(outcome.itl_mean_s)
-        if outcome.prompt_tokens is not None:
-            self._prompt.inc(max(outcome.prompt_tokens, 0))
-        if outcome.completion_tokens is not None:
-            self._completion.inc(max(outcome.completion_tokens, 0))
-        if outcome.cached_tokens is not None and outcome.decision is not None:
-            self._cached.inc(max(outcome.cached_tokens, 0))
-            self._expected.inc(max(outcome.decision.match_tokens, 0.0))
+        tokens = outcome.prompt_tokens
+        if tokens is not None and tokens > 0:
+            self._prompt.value += tokens
+        tokens = outcome.completion_tokens
+        if tokens is not None and tokens > 0:
+            self._completion.value += tokens
+        tokens = outcome.cached_tokens
+        if tokens is not None and outcome.decision is not None:
+            self._cached.value += max(tokens, 0)
+            self._expected.value += max(outcome.decision.match_tokens, 0.0)
 
 
 class _Errors:
     """Prediction beside truth, request by request."""
 
-    def __init__(self, into: CollectorRegistry) -> None:
-        self._match = Histogram(
+    def __init__(self) -> None:
+        self.match = Spreads(
             "trieway_match_error_tokens", "Cached tokens reported less those predicted, per request.", BY_WORKER,
-            buckets=MATCH_ERROR_TOKENS, registry=into,
+            MATCH_ERROR_TOKENS,
+        )  # fmt: skip
+        self.ttft = Spreads(
+            "trieway_ttft_error_seconds", "TTFT less the one predicted, per request.", BY_WORKER, TTFT_ERROR_SECONDS
         )
-        self._ttft = Histogram(
-            "trieway_ttft_error_seconds", "TTFT less the one predicted, per request.", BY_WORKER,
-            buckets=TTFT_ERROR_SECONDS, registry=into,
-        )
-        self._cached = Histogram(
-            "trieway_cached_tokens_per_request", "Cached tokens reported, per request.", ("policy",), buckets=TOKENS,
-            registry=into,
-        )
-        self._expected = Histogram(
-            "trieway_expected_cached_tokens_per_request", "Prefix match predicted, per request.", ("policy",),
-            buckets=TOKENS, registry=into,
-        )
+        self.families = (self.match, self.ttft)
 
-    def observe(self, outcome: Outcome, policy: str, worker: str) -> None:
+    def of(self, policy: str, worker: str) -> _WorkerErrors:
+        return _WorkerErrors(self.match.of(policy, worker), self.ttft.of(policy, worker))
+
+
+class _WorkerErrors:
+    """Those of one worker."""
+
+    __slots__ = ("_match", "_ttft")
+
+    def __init__(self, match: Spread, ttft: Spread) -> None:
+        self._match = match
+        self._ttft = ttft
+
+    def observe(self, outcome: Outcome) -> None:
         decision = outcome.decision
         if decision is None:
             return
-        self._expected.labels(policy).observe(decision.match_tokens)
         if outcome.cached_tokens is not None:
-            self._cached.labels(policy).observe(outcome.cached_tokens)
-            self._match.labels(policy, worker).observe(outcome.cached_tokens - decision.match_tokens)
+            self._match.observe(outcome.cached_tokens - decision.match_tokens)
         if outcome.ttft_s is not None and decision.expected_ttft_s is not None:
-            self._ttft.labels(policy, worker).observe(outcome.ttft_s - decision.expected_ttft_s)
+            self._ttft.observe(outcome.ttft_s - decision.expected_ttft_s)

@@ -1,0 +1,81 @@
+"""Counters and histograms that one thread writes and a scrape reads: prometheus_client's own cost a lock per number.
+
+A family is all series of one name, keyed by label values in the order of its labels. Called by telemetry.metrics.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Sequence
+from itertools import accumulate
+
+from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily
+from prometheus_client.utils import floatToGoString
+
+Labels = tuple[str, ...]
+
+
+class Count:
+    """One counter. Whoever counts adds to `value`."""
+
+    __slots__ = ("value",)
+
+    def __init__(self) -> None:
+        self.value = 0.0
+
+
+class Spread:
+    """One histogram."""
+
+    __slots__ = ("_bounds", "counts", "total")
+
+    def __init__(self, bounds: Sequence[float]) -> None:
+        self._bounds = bounds
+        self.counts = [0] * (len(bounds) + 1)
+        self.total = 0.0
+
+    def observe(self, value: float) -> None:
+        self.counts[bisect_left(self._bounds, value)] += 1
+        self.total += value
+
+
+class Counts:
+    """A family of counters."""
+
+    def __init__(self, name: str, about: str, labels: Labels) -> None:
+        self._name, self._about, self._labels = name, about, labels
+        self._series: dict[Labels, Count] = {}
+
+    def of(self, *labels: str) -> Count:
+        """The counter with these label values; keep it, asking costs a lookup."""
+        return self._series.setdefault(labels, Count())
+
+    def family(self) -> CounterMetricFamily:
+        shown = CounterMetricFamily(self._name, self._about, labels=self._labels)
+        for labels, count in self._series.items():
+            shown.add_metric(labels, count.value)
+        return shown
+
+
+class Spreads:
+    """A family of histograms with the same upper bounds of buckets."""
+
+    def __init__(self, name: str, about: str, labels: Labels, bounds: Sequence[float]) -> None:
+        self._name, self._about, self._labels = name, about, labels
+        self._bounds = tuple(float(bound) for bound in bounds)
+        self._series: dict[Labels, Spread] = {}
+
+    def of(self, *labels: str) -> Spread:
+        """The histogram with these label values; keep it, asking costs a lookup."""
+        found = self._series.get(labels)
+        if found is None:
+            found = self._series[labels] = Spread(self._bounds)
+        return found
+
+    def family(self) -> HistogramMetricFamily:
+        shown = HistogramMetricFamily(self._name, self._about, labels=self._labels)
+        names = [*(str(floatToGoString(bound)) for bound in self._bounds), "+Inf"]  # type: ignore[no-untyped-call]
+        for labels, spread in self._series.items():
+            counts = accumulate(spread.counts)
+            shown.add_metric(labels, [(name, float(n)) for name, n in zip(names, counts, strict=True)], spread.total)
+        return shown
