@@ -65,7 +65,7 @@ class RouterConfig:
     worker_api_key_file: tuple[str, ...] = knob(
         (), "file with the API key to send to workers: FILE for all of the above, NAME=FILE for one"
     )
-    policy: str = knob("prefix_match", "how a worker is chosen; `trieway policies` lists them")
+    policy: str = knob("expected_ttft", "how a worker is chosen; `trieway policies` lists them")
     seed: int | None = knob(None, "seed of all random choices; unset: different on every start")
     server: ServerConfig = section(ServerConfig)
     policies: PolicyConfigs = section(PolicyConfigs)
