@@ -24,7 +24,7 @@ READY_WITHIN_S = 480.0
 """40 s on two idle cores; three servers that started together on two very busy ones took 260 s."""
 
 LOOK_EVERY_S = 0.5
-STOP_WITHIN_S = 15.0
+STOP_WITHIN_S = 5.0
 LOG_TAIL_LINES = 25
 
 _CPU_FLAGS = (
