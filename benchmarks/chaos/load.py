@@ -1,0 +1,151 @@
+"""A steady mixed load whose every request is accounted for once, and whose every byte is compared with what it should be.
+
+Simulated workers of one seed say the same to the same prompt, so the right answers are asked of one of them before.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections import Counter
+from dataclasses import dataclass, field
+from random import Random
+from typing import Any
+
+import aiohttp
+
+ENDS_S = 60.0
+"""A request that has not ended by then hangs: that is a failure of the router."""
+LEAVES = 0.04
+"""Share of streaming requests whose client hangs up in the middle."""
+
+
+@dataclass
+class Account:
+    """What became of every request. `violations` is empty when all is as promised."""
+
+    ends: Counter[str] = field(default_factory=Counter)
+    violations: list[str] = field(default_factory=list)
+
+    def ended(self, how: str, violation: str | None = None) -> None:
+        self.ends[how] += 1
+        if violation is not None:
+            self.violations.append(violation)
+
+    @property
+    def total(self) -> int:
+        return sum(self.ends.values())
+
+
+def bodies(seed: int, count: int) -> list[dict[str, Any]]:
+    """Different prompts: conversations with a common start, short and long."""
+    rng = Random(seed)
+    system = "You are a careful assistant. " * 20
+    made = []
+    for i in range(count):
+        text = f"Question {i}: " + "tell me more about tries. " * rng.choice((1, 5, 60, 200))
+        messages = [{"role": "system", "content": system}, {"role": "user", "content": text}]
+        made.append({"model": "simulated", "messages": messages, "max_tokens": rng.choice((4, 16, 64)), "temperature": 0})
+    return made
+
+
+async def text_of(answer: aiohttp.ClientResponse) -> str:
+    found: str = (await answer.json())["choices"][0]["message"]["content"]
+    return found
+
+
+async def right_answers(session: aiohttp.ClientSession, worker_url: str, asked: list[dict[str, Any]]) -> list[str]:
+    """What a worker says to each of them."""
+    found = []
+    for body in asked:
+        async with session.post(worker_url + "/v1/chat/completions", json=body) as answer:
+            found.append(await text_of(answer))
+    return found
+
+
+class Load:
+    """Sends one of `asked` every 1/rate seconds until told to stop."""
+
+    def __init__(
+        self, session: aiohttp.ClientSession, url: str, asked: list[dict[str, Any]], right: list[str], seed: int
+    ) -> None:
+        self._session = session
+        self._url = url + "/v1/chat/completions"
+        self._asked = asked
+        self._right = right
+        self._rng = Random(seed)
+        self.account = Account()
+        self.sent = 0
+        self.router_down = False
+
+    async def run(self, rate_per_s: float, seconds: float) -> None:
+        loop = asyncio.get_running_loop()
+        end_s = loop.time() + seconds
+        async with asyncio.TaskGroup() as tasks:
+            while loop.time() < end_s:
+                index, stream = self._rng.randrange(len(self._asked)), self._rng.random() < 0.7
+                leaves = stream and self._rng.random() < LEAVES
+                self.sent += 1
+                tasks.create_task(self._one(index, stream=stream, leaves=leaves))
+                await asyncio.sleep(self._rng.expovariate(rate_per_s))
+
+    async def _one(self, index: int, *, stream: bool, leaves: bool) -> None:
+        body, right = self._asked[index], self._right[index]
+        try:
+            async with asyncio.timeout(ENDS_S):
+                async with self._session.post(self._url, json={**body, "stream": stream}) as answer:
+                    if answer.status != 200:
+                        how = f"failed {answer.status} {await _code(answer)}"
+                        self.account.ended(how, f"no byte, yet {how}")
+                    elif stream:
+                        await self._stream(answer, right, leaves=leaves)
+                    else:
+                        self._compare(await text_of(answer), right, "answered")
+        except TimeoutError:
+            self.account.ended("hung", f"request {index} did not end within {ENDS_S:g} s")
+        except aiohttp.ClientError as error:
+            name = type(error).__name__
+            if self.router_down:
+                self.account.ended("router down")
+            elif not stream and isinstance(error, aiohttp.ClientPayloadError):
+                self.account.ended("cut off after its first byte")
+            else:
+                self.account.ended(f"connection: {name}", f"the router broke a connection: {name}: {error}")
+
+    def _compare(self, text: str, right: str, how: str) -> None:
+        self.account.ended(how, None if text == right else f"wrong bytes: {text[:80]!r} instead of {right[:80]!r}")
+
+    async def _stream(self, answer: aiohttp.ClientResponse, right: str, *, leaves: bool) -> None:
+        text, done, error, events = "", False, None, 0
+        async for line in answer.content:
+            if not line.startswith(b"data: "):
+                continue
+            data = line[6:].strip()
+            if data == b"[DONE]":
+                done = True
+                continue
+            event = json.loads(data)
+            events += 1
+            if "error" in event:
+                error = event["error"]["code"]
+            for choice in event.get("choices", ()):
+                text += choice["delta"].get("content") or ""
+            if leaves and events >= 2:
+                answer.close()
+                self.account.ended("client left")
+                return
+        if error is not None and not done:
+            fine = right.startswith(text)
+            self.account.ended(f"told in the stream: {error}", None if fine else "wrong bytes before an error event")
+        elif done:
+            self._compare(text, right, "answered")
+        else:
+            self.account.ended("silent end", "a stream ended without its end and without an error")
+
+
+async def _code(answer: aiohttp.ClientResponse) -> str:
+    try:
+        found = await answer.json(content_type=None)
+        return str(found["error"]["code"])
+    except (ValueError, KeyError, TypeError):
+        return "?"
