@@ -121,7 +121,7 @@ def _goodput_table(outcome: Outcome) -> str:
     if named is None:
         return table
     name, spec = named
-    return f"<p>{spec.share:.0%} of requests within &lsquo;{escape(name)}&rsquo;: {escape(str(spec))}.</p>{table}"
+    return f"<p>{100 * spec.share:g} % of requests within &lsquo;{escape(name)}&rsquo;: {escape(str(spec))}.</p>{table}"
 
 
 def _failed(failed_rate: float, best_rate: float) -> str:
@@ -170,6 +170,8 @@ def _how(outcome: Outcome) -> str:
     repetitions = outcome.scenario.repetitions
     requests = sum(one.run.summary.requests for one in outcome.passes)
     where = "virtual time" if outcome.conditions.virtual else "live"
+    if not outcome.passes:
+        return f"{where}, goodput search of {len(outcome.goodput)} arms"
     return f"{where}, {len(outcome.scenario.arms)} arms x {repetitions} repetitions, {requests} requests"
 
 

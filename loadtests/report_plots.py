@@ -153,8 +153,9 @@ def goodput(outcome: Outcome) -> str:
         for found in outcome.goodput:
             trials = sorted(found.trials, key=lambda trial: trial.requests_per_s)
             tone = colour(outcome, found.arm)
-            rates = [trial.requests_per_s for trial in trials]
-            axes.plot(rates, [trial.share for trial in trials], "-", color=tone, linewidth=1, alpha=0.5)
+            same = [trial for trial in trials if trial.seed == 0]  # other seeds confirm
+            rates, shares = [trial.requests_per_s for trial in same], [trial.share for trial in same]
+            axes.plot(rates, shares, "-", color=tone, linewidth=1, alpha=0.5)
             for trial in trials:
                 face = "white" if trial.gave_up else tone
                 axes.plot(trial.requests_per_s, trial.share, "o", color=tone, markerfacecolor=face, markersize=4)

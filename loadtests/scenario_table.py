@@ -85,7 +85,7 @@ def differences_table(outcome: Outcome) -> Table:
 def goodput_table(outcome: Outcome) -> Table:
     """One row per arm."""
     named = outcome.scenario.goodput_objective
-    what = "" if named is None else f": {named[1].share:.0%} of requests with {named[1]}"
+    what = "" if named is None else f": {100 * named[1].share:g} % of requests with {named[1]}"
     table = Table(title=f"Goodput{what}", title_justify="left")
     table.add_column("arm")
     for heading in ("highest rate\nrequests/s", "x the workload's", "first rate\nthat failed", "trials"):

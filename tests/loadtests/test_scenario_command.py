@@ -121,7 +121,7 @@ def test_virtual_time_gives_tables_a_page_rows_and_json(virtual: tuple[Result, P
     result, out = virtual
     assert result.exit_code == 0, result.output
     assert "Against round_robin, with 95 % intervals" in result.stdout
-    assert "Goodput: 90% of requests with TTFT <= 0.3 s" in result.stdout
+    assert "Goodput: 90 % of requests with TTFT <= 0.3 s" in result.stdout
     assert f"Report: {out / 'report.html'}" in result.stderr
     said = msgspec.json.decode((out / "report.json").read_bytes())
     assert [arm["arm"] for arm in said["arms"]] == ["round_robin", "prefix_match:load_slack=8"]
