@@ -58,6 +58,7 @@ from router.security.access import Access
 from router.security.guard import Guard
 from router.security.networks import Networks, hosts_of
 from router.security.tls import worker_context
+from router.telemetry.guard_metrics import GuardCollector
 from router.telemetry.metrics import Metrics
 from router.types import WorkerJoined, WorkerLeft
 
@@ -90,8 +91,12 @@ def create_app(config: RouterConfig, clock: Clock = monotonic, door: Door | None
     homes = ResponseHomes()
     events = KvEvents(config.kv_events, registry)
     exact = ExactMatcher(config.exact, events, registry) if config.exact.enabled else None
+    retries = RetryBudget(config.retry, rng)
+    guards = GuardCollector(registry, admission, retries)
+    registry.listen(guards.observe)
+    collectors = (insight.collector, guards)
     metrics = Metrics(
-        registry, clock, lambda: index_blocks_of(policy), lambda: exact.results if exact else {}, insight.collector
+        registry, clock, lambda: index_blocks_of(policy), lambda: exact.results if exact else {}, *collectors
     )
     forwarder = Forwarder(config.forward)
     recorder = Recorder(
@@ -112,7 +117,7 @@ def create_app(config: RouterConfig, clock: Clock = monotonic, door: Door | None
         clock=clock,
         exact=exact,
         homes=homes,
-        retries=RetryBudget(config.retry, rng),
+        retries=retries,
         access=access,
         admission=admission,
         door=door,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import signal
 import socket
 import subprocess
@@ -130,7 +129,7 @@ class Fleet:
     def open_files(self) -> int:
         """File descriptors of the router."""
         assert self.router is not None
-        return len(os.listdir(f"/proc/{self.router.pid}/fd"))
+        return sum(1 for _ in Path(f"/proc/{self.router.pid}/fd").iterdir())
 
     def stop(self) -> None:
         children = [*self.workers, *([self.router] if self.router else [])]

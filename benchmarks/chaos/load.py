@@ -1,4 +1,4 @@
-"""A steady mixed load whose every request is accounted for once, and whose every byte is compared with what it should be.
+"""A steady mixed load: every request is accounted for once, every byte compared with what it should be.
 
 Simulated workers of one seed say the same to the same prompt, so the right answers are asked of one of them before.
 """
@@ -45,7 +45,8 @@ def bodies(seed: int, count: int) -> list[dict[str, Any]]:
     for i in range(count):
         text = f"Question {i}: " + "tell me more about tries. " * rng.choice((1, 5, 60, 200))
         messages = [{"role": "system", "content": system}, {"role": "user", "content": text}]
-        made.append({"model": "simulated", "messages": messages, "max_tokens": rng.choice((4, 16, 64)), "temperature": 0})
+        limit = rng.choice((4, 16, 64))
+        made.append({"model": "simulated", "messages": messages, "max_tokens": limit, "temperature": 0})
     return made
 
 

@@ -39,7 +39,9 @@ async def run(
             return {
                 "seed": seed,
                 "seconds": round(time.monotonic() - began_s, 1),
-                "troubles": [f"{each.at_s:g} s {each.kind} {fleet.names[each.worker]} {each.for_s:g} s" for each in plan],
+                "troubles": [
+                    f"{each.at_s:g} s {each.kind} {fleet.names[each.worker]} {each.for_s:g} s" for each in plan
+                ],
                 "requests": load.sent,
                 "ends": dict(load.account.ends.most_common()),
                 "violations": load.account.violations,

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from random import Random
 from types import SimpleNamespace
 
 from prometheus_client.core import Metric
 
 from outcomes import decision, outcome
+from router.admission.admission import Admission, AdmissionConfig
+from router.admission.retry import RetryBudget, RetryConfig
 from router.fleet.kv_feed import FeedState
 from router.fleet.registry import Registry
+from router.fleet.state import WorkerState
+from router.telemetry.guard_metrics import GuardCollector
 from router.telemetry.insight_metrics import InsightCollector
 from router.telemetry.metrics import Metrics
 from router.types import ArmName, LoadReport, WorkerId
@@ -29,7 +34,12 @@ def everything() -> Metrics:
     shadow = {"policy": "random", "asked": 4, "agreement": 0.5, "skipped": 1, "spent_s": 0.25}
     log = SimpleNamespace(written=7, dropped=8, failed=9)
     insight = InsightCollector(log, lambda: [shadow], lambda: [("b", "random", 5, 1, 2)])
-    metrics = Metrics(fleet, lambda: 1.0, lambda: {WorkerId("w1"): 5}, lambda: {"known": 1}, insight)
+    admission = Admission(AdmissionConfig(), lambda: 0.0)
+    admission.refused["queue_full"] = 1
+    guards = GuardCollector(fleet, admission, RetryBudget(RetryConfig(), Random(0)))
+    fleet.listen(guards.observe)
+    fleet.set_state(worker, WorkerState.READY, "a test")
+    metrics = Metrics(fleet, lambda: 1.0, lambda: {WorkerId("w1"): 5}, lambda: {"known": 1}, insight, guards)
     metrics.observe(
         outcome(arm=ArmName("b"), attempts=2, decision=decision("w1", match_tokens=32.0, expected_ttft_s=0.2))
     )
