@@ -1,7 +1,7 @@
 """The vocabulary of the router: identities, what a request is to a policy, what a decision and its outcome are.
 
 Frozen records only; no behaviour beyond derived properties, no I/O. Everything may import this module and it imports
-nothing of the project. Start reading here.
+nothing of the project but router.quick. Start reading here.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import NewType, Protocol, TypeAlias
+
+from router.quick import quick
 
 WorkerId = NewType("WorkerId", str)
 """Names one thing we can address (a replica, or one DP rank of it). Never its URL."""
@@ -32,6 +34,7 @@ class Reason(Enum):
     LOWEST_COST = "lowest_cost"
 
 
+@quick
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PromptKey:
     """What of a prompt a worker's KV cache could reuse.
@@ -47,6 +50,7 @@ class PromptKey:
     prompt_tokens: float
 
 
+@quick
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RoutingRequest:
     """All that a policy may know of one request. Immutable; the same object is shown to shadows and replay.
@@ -117,6 +121,7 @@ class Candidate:
         return sum(value for _, value in self.terms_s)
 
 
+@quick
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decision:
     """Where a request goes, why, and what the policy expects there.
@@ -141,6 +146,7 @@ class TraceContext:
     parent_id: str | None
 
 
+@quick
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
     """The one record of a request: metrics, logs, experiments and policies all read it and nothing else measures.
@@ -212,6 +218,7 @@ class CacheCleared:
     at_s: float
 
 
+@quick
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Dispatched:
     """The request was sent: book its load and its prefix now, so that a burst spreads."""
@@ -221,6 +228,7 @@ class Dispatched:
     at_s: float
 
 
+@quick
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FirstToken:
     """The first byte of the answer came: its prefill is done. `ttft_s` counts from the dispatch to this worker.
@@ -248,6 +256,7 @@ class AttemptFailed:
     code: str | None = None
 
 
+@quick
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finished:
     """The request ended on this worker, well or not; `outcome.cached_tokens` is the worker's own figure."""

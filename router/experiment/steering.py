@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from router.policies.base import Policy
+from router.quick import quick
 from router.types import ArmName, Decision, FleetEvent, RoutingRequest, Workers
 
 log = logging.getLogger(__name__)
@@ -19,6 +20,7 @@ log = logging.getLogger(__name__)
 LEFT_OUT = "failed and is left out from now on"
 
 
+@quick
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Choice:
     """A decision, who made it, and among which workers. `spilled`: none of the arm's own could take the request."""

@@ -33,6 +33,7 @@ from router.fleet.registry import Registry
 from router.fleet.response_homes import ResponseHomes
 from router.fleet.worker import Worker
 from router.knob import knob, require
+from router.quick import quick
 from router.request.body_edit import body_for
 from router.request.client import client_of
 from router.request.disconnect import LEFT
@@ -67,6 +68,7 @@ class DispatchConfig:
         require(self.total_timeout_s > 0, "total_timeout_s must be positive")
 
 
+@quick
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RawRequest:
     """One model call as it came in. `target` is path and query as sent; `headers` have lower-case names."""

@@ -8,9 +8,23 @@ a Strand can be cancelled as a Task can and is the current task while it runs. C
 from __future__ import annotations
 
 import asyncio
-from asyncio.tasks import _enter_task, _leave_task, current_task
+import sys
 from collections.abc import Callable, Coroutine, Generator
 from typing import Any
+
+if sys.version_info >= (3, 12):
+    from asyncio.tasks import _swap_current_task
+else:
+    from asyncio.tasks import _current_tasks as _current  # type: ignore[attr-defined]
+
+    def _swap_current_task(loop: asyncio.AbstractEventLoop, task: Any) -> Any:
+        """As in asyncio from 3.12 on."""
+        before = _current.get(loop)
+        if task is None:
+            del _current[loop]
+        else:
+            _current[loop] = task
+        return before
 
 
 class Gate:
@@ -60,10 +74,7 @@ class Strand:
             return
         self._gate = None
         loop = self._loop
-        outer = current_task(loop)
-        if outer is not None:
-            _leave_task(loop, outer)
-        _enter_task(loop, self)  # type: ignore[arg-type]
+        outer = _swap_current_task(loop, self)
         self._running = True
         try:
             self._run()
@@ -78,9 +89,7 @@ class Strand:
             loop.call_exception_handler({"message": "a request's strand failed", "exception": error})
         finally:
             self._running = False
-            _leave_task(loop, self)  # type: ignore[arg-type]
-            if outer is not None:
-                _enter_task(loop, outer)
+            _swap_current_task(loop, outer)
             if self.done_ and self._ended is not None:
                 ended, self._ended = self._ended, None
                 ended(self)

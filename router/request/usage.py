@@ -11,7 +11,10 @@ from dataclasses import dataclass
 
 import msgspec
 
+from router.quick import quick
 
+
+@quick
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Usage:
     """What the worker reported; None where it said nothing.

@@ -9,7 +9,7 @@ from bisect import bisect_left
 from collections.abc import Sequence
 from itertools import accumulate
 
-from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily
+from prometheus_client.core import CounterMetricFamily, Metric
 from prometheus_client.utils import floatToGoString
 
 Labels = tuple[str, ...]
@@ -72,10 +72,15 @@ class Spreads:
             found = self._series[labels] = Spread(self._bounds)
         return found
 
-    def family(self) -> HistogramMetricFamily:
-        shown = HistogramMetricFamily(self._name, self._about, labels=self._labels)
-        names = [*(str(floatToGoString(bound)) for bound in self._bounds), "+Inf"]  # type: ignore[no-untyped-call]
-        for labels, spread in self._series.items():
-            counts = accumulate(spread.counts)
-            shown.add_metric(labels, [(name, float(n)) for name, n in zip(names, counts, strict=True)], spread.total)
+    def family(self) -> Metric:
+        """Not a HistogramMetricFamily: that leaves out count and sum where a bucket's bound is negative."""
+        name = self._name
+        shown = Metric(name, self._about, "histogram")
+        bounds = [*(str(floatToGoString(bound)) for bound in self._bounds), "+Inf"]  # type: ignore[no-untyped-call]
+        for values, spread in self._series.items():
+            labels = dict(zip(self._labels, values, strict=True))
+            for bound, count in zip(bounds, accumulate(spread.counts), strict=True):
+                shown.add_sample(f"{name}_bucket", {**labels, "le": bound}, float(count))
+            shown.add_sample(f"{name}_count", labels, float(sum(spread.counts)))
+            shown.add_sample(f"{name}_sum", labels, spread.total)
         return shown
