@@ -117,10 +117,14 @@ class Engine:
         else:
             self._see_arrivals(float("inf"))
             self._waiting.remove(state)
+            if self.idle:
+                self._process_results()
             return True
         self._results = [result for result in self._results if result[0] is not state]
         self.memory.release(state, keep=True)
         self._memory_full = False
+        if self.idle:
+            self._process_results()  # of requests that ended in the last step: no step comes that would
         return True
 
     def flush_cache(self) -> bool:

@@ -100,3 +100,21 @@ def test_a_request_that_has_not_been_seen_yet_counts_as_waiting_and_can_be_abort
     assert (one.load().waiting, one.load().waiting_tokens) == (1, 200)
     assert one.abort("b")
     assert one.load().waiting == 0
+
+
+@pytest.mark.parametrize("runs", [False, True])
+def test_when_the_last_request_is_aborted_nothing_stays_locked_in_the_cache(runs: bool) -> None:
+    """The other one ended in the step before; its KV would be freed in the next, which does not come."""
+    one = engine()
+    one.submit(request("ends", 100, 2), 0.0)
+    if runs:
+        one.submit(request("hangs up", 100, 50, first=5000), 0.0)
+    now_s = one.step(0.0).duration_s
+    if not runs:
+        one.submit(request("hangs up", 100, 50, first=5000), now_s + 0.002)  # too late for the next step
+    one.step(now_s)
+    one.abort("hangs up")
+
+    assert one.idle
+    assert one.flush_cache()
+    assert one.memory.free_pages == one.memory.capacity_pages
