@@ -231,8 +231,10 @@ class ExpectedTtft:
         self._release(request.request_id)
         book = self._books.setdefault(worker, self._new_book())
         demand = self._demand(request, worker)
+        evicted_before = book.would_have_known(demand.blocks)
         self._note_wanted(demand.blocks)
         booking = book.dispatched(request.request_id, demand, self._now_s)
+        booking.evicted_before = evicted_before
         start = 0
         for end, tick, used_s in booking.use.before:
             if tick:

@@ -112,9 +112,9 @@ class WorkerBook:
             served_s = now_s - self._since_s
             most_s = head.own_s + self.rate.costs[1] * STEP_TOKENS
             drained_in_s = self._drained_in_s
-            if served_s > most_s:
+            if served_s > most_s and head.stream:
                 drained_in_s += min(served_s, LONGEST_S) - most_s
-                served_s = most_s if head.stream else served_s
+                served_s = most_s
             if served_s > 0.0:
                 waiting_s -= served_s
             if drained_in_s > self._drained_s:
@@ -150,17 +150,15 @@ class WorkerBook:
 
     def dispatched(self, request_id: RequestId, demand: Demand, at_s: float) -> Booking:
         """Book a request that was sent here."""
+        self._assume_read(at_s)
         blocks, block_tokens = demand.blocks, demand.block_tokens
         prompt_tokens = max(demand.prompt_tokens, 1.0)
-        found = self.image.match(blocks)
-        evicted_before = found < len(blocks) and blocks[found] in self.evicted
         use = self.image.use(blocks, block_tokens, max(0.0, prompt_tokens - len(blocks) * block_tokens), at_s)
         booking = Booking(request_id, use, at_s)
         booking.stream = demand.stream
         booking.prompt_tokens = prompt_tokens
         told = demand.told_tokens
         booking.cached_tokens = min(use.found_blocks * block_tokens if told is None else told, prompt_tokens - 1.0)
-        booking.evicted_before = evicted_before
         booking.answer_tokens = demand.answer_tokens
         new_tokens = prompt_tokens - booking.cached_tokens
         booking.features = self.rate.features(new_tokens, booking.cached_tokens)
@@ -181,9 +179,9 @@ class WorkerBook:
             return
         if booking.stream:
             self._measure(booking, at_s)
-        took_s = max(0.0, min(at_s - max(self._since_s, booking.dispatched_s), LONGEST_S))
-        self._drained_in_s = 0.9 * self._drained_in_s + 0.1 * DRAG_PRIOR_S + took_s
-        self._drained_s = 0.9 * self._drained_s + 0.1 * DRAG_PRIOR_S + booking.own_s
+            took_s = max(0.0, min(at_s - max(self._since_s, booking.dispatched_s), LONGEST_S))
+            self._drained_in_s = 0.9 * self._drained_in_s + 0.1 * DRAG_PRIOR_S + took_s
+            self._drained_s = 0.9 * self._drained_s + 0.1 * DRAG_PRIOR_S + booking.own_s
         self._dequeue(booking)
         self._since_s = at_s
         self._credit_s = 0.0
@@ -270,6 +268,18 @@ class WorkerBook:
 
     # -- inside --------------------------------------------------------------------------------------------------
 
+    def _assume_read(self, at_s: float) -> None:
+        """An answer that is not streamed comes whole: nothing tells when its prompt was read, so booked time does."""
+        while self.queue:
+            head = next(iter(self.queue.values()))
+            read_s = max(self._since_s, head.dispatched_s) + head.own_s
+            if head.stream or read_s > at_s:
+                return
+            self._dequeue(head)
+            self._since_s = read_s
+            self._group_start_s = None
+            self.running[head.request_id] = head
+
     def _dequeue(self, booking: Booking) -> None:
         del self.queue[booking.request_id]
         self._queued_s = max(0.0, self._queued_s - booking.own_s) if self.queue else 0.0
@@ -311,6 +321,11 @@ class WorkerBook:
             self._factor -= 0.3 * max(0.0, self._factor - target)
         self._factor = max(low, min(high, self._factor))
         self.image.capacity_tokens = self._base_capacity * self._factor
+
+    def would_have_known(self, blocks: Sequence[int]) -> bool:
+        """Whether more of this prompt would be matched if the image were larger. Reads only."""
+        found = self.image.match(blocks)
+        return found < len(blocks) and blocks[found] in self.evicted
 
     def asked_again(self, block: int) -> tuple[float, float] | None:
         """Whether an entry that starts here was evicted: its tokens and the time of its last use. It is forgotten."""

@@ -152,6 +152,22 @@ def test_booked_work_is_served_as_time_passes_but_not_beyond_what_can_be_true() 
     assert waits[3] > waits[0] / 2  # not one first token in a thousand seconds: the queue is still there
 
 
+def test_answers_that_are_not_streamed_do_not_count_as_prefill() -> None:
+    policy, workers = build(), fleet(1)
+    for number in range(20):  # one at a time: 30 ms of prefill, then 20 s of decoding before the first byte
+        asked = replace(request(f"r{number}", chained(number), at_s=30.0 * number), stream=False)
+        home = send(policy, asked, workers)
+        finish(policy, asked, home, first_s=30.0 * number + 20.0, end_s=30.0 * number + 20.0)
+    busy = replace(request("busy", chained(100), at_s=700.0), stream=False)
+    send(policy, busy, workers)
+    send(policy, replace(busy, request_id=RequestId("b2"), at_s=702.0), workers)
+    terms = dict(policy.candidates(request("q", chained(*range(10)), at_s=702.0), workers)[0].terms_s)
+
+    assert terms["wait"] < 0.1
+    assert terms["prefill"] < 0.3
+    assert terms["decodes"] > 0.0  # the first of them is known to run
+
+
 def test_a_hot_prefix_spreads_only_as_far_as_its_load_needs() -> None:
     hot = tuple(range(24))
 
@@ -304,6 +320,46 @@ def test_work_of_others_that_a_worker_reports_counts_and_passes() -> None:
     assert policy.select(asked, workers).worker == "w1"
     later = dict(policy.candidates(replace(asked, at_s=60.0), workers)[0].terms_s)
     assert later["wait"] == 0.0
+
+
+def test_a_report_that_nothing_waits_takes_off_what_was_booked_too_long() -> None:
+    policy, workers = build(), fleet(1)
+    for number in range(20):
+        send(policy, request(f"r{number}", chained(*range(100 * number, 100 * number + 20))), workers)
+    asked = request("q", chained(1), at_s=2.0)
+    before = dict(policy.candidates(asked, workers)[0].terms_s)["wait"]
+    report = LoadReport(
+        at_s=2.0, running=20, waiting=0, waiting_uncached_tokens=0, used_tokens=0, capacity_tokens=400_000
+    )
+    policy.observe(LoadReported(worker=WorkerId("w0"), load=report, at_s=2.0))
+
+    assert before > 5.0
+    assert dict(policy.candidates(asked, workers)[0].terms_s)["wait"] < 1.5
+
+
+def test_decode_steps_are_learned_from_streamed_answers() -> None:
+    policy, workers = build(), fleet(1)
+    for number in range(400):
+        asked = request(f"r{number}", chained(number), at_s=10.0 * number)
+        home = send(policy, asked, workers)
+        first_s = asked.at_s + 0.03
+        finish(policy, asked, home, first_s=first_s, end_s=first_s + 3.0, completion_tokens=100)
+
+    assert policy._books[WorkerId("w0")].answer_s == pytest.approx(3.0, rel=0.15)
+    assert policy.index_blocks() == {"w0": 400}
+    assert policy.images()[WorkerId("w0")].size_blocks == 400
+
+
+def test_a_prompt_that_the_worker_kept_longer_than_we_thought_makes_its_cache_larger() -> None:
+    policy, workers = build(capacity_tokens=8192), fleet(1)
+    for number in range(60):  # five prompts of 2,048 tokens in turn, all of them still there
+        asked = request(f"r{number}", chained(*(10 * (number % 5) + i for i in range(4))), at_s=float(number))
+        home = send(policy, asked, workers)
+        cached = 2047 if number >= 5 else 0
+        finish(policy, asked, home, first_s=number + 0.1, end_s=number + 0.2, cached_tokens=cached)
+
+    assert policy._books[WorkerId("w0")].image.capacity_tokens > 10_240
+    assert policy.select(request("q", chained(0, 1, 2, 3), at_s=70.0), workers).match_blocks == 4
 
 
 def test_what_is_explained_is_what_decides() -> None:
