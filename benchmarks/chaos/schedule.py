@@ -38,16 +38,16 @@ def schedule(seed: int, seconds: float, workers: int, kinds: tuple[str, ...] = K
         if len(free) > workers - MOST_AT_ONCE:
             worker, kind = rng.choice(free), left.pop()
             for_s = round(rng.uniform(1.0, max(1.5, min(6.0, seconds / 8))), 2)
-            found.append(Trouble(at_s=round(at_s, 2), worker=worker, kind=kind, for_s=for_s, fault=_fault(kind, rng)))
+            found.append(Trouble(at_s=round(at_s, 2), worker=worker, kind=kind, for_s=for_s, fault=_fault(kind, for_s, rng)))
             busy_until[worker] = at_s + for_s + 3.0
         at_s += rng.uniform(0.2, 1.0) * max(0.8, min(3.0, seconds / 20))
     return found
 
 
-def _fault(kind: str, rng: Random) -> dict[str, Any]:
+def _fault(kind: str, for_s: float, rng: Random) -> dict[str, Any]:
     if kind in ("kill", "drain"):
         return {}
-    fault: dict[str, Any] = {"kind": kind}
+    fault: dict[str, Any] = {"kind": kind, "for_s": for_s}  # one that refuses connections cannot be told to stop
     if kind in ("reset", "cut", "truncate"):
         fault |= {"after_events": rng.randint(0, 6), "probability": rng.choice((0.3, 1.0))}
     elif kind == "error":

@@ -96,6 +96,14 @@ class HealthMonitor:
             self.check_stalls(base_url)
             await asyncio.sleep(self._config.connect_interval_s)
 
+    async def _listens_again(self, base_url: str) -> bool:
+        try:
+            await accepts(base_url, self._config.connect_timeout_s)
+        except OSError as error:  # a TimeoutError is one
+            self._unreachable(base_url, f"connection refused or impossible: {error.strerror or error}")
+            return False
+        return True
+
     async def check_listening(self, base_url: str) -> None:
         """Open a connection and close it. A refusal is proof; no answer in time counts as a failed probe."""
         began_s = self._clock()
@@ -121,6 +129,8 @@ class HealthMonitor:
     async def probe(self, worker: Worker) -> None:
         """Ask its server once and act on the answer. Never raises for what a worker does."""
         began_s = self._clock()
+        if worker.vitals.refused and not await self._listens_again(worker.base_url):
+            return  # a connection from before may well answer
         try:
             response = await self._client.get(
                 worker.base_url + self._config.path, timeout=self._config.timeout_s, headers=dict(worker.extra_headers)

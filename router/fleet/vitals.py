@@ -96,7 +96,9 @@ class Vitals:
 
     def progressed(self, at_s: float) -> None:
         """It sent bytes, or its load report moved."""
-        self.progress_s = max(self.progress_s, at_s)
+        if at_s <= self.progress_s:
+            return  # known already
+        self.progress_s = at_s
         self.quiet_since_s = None
         self.stalled = False
 

@@ -68,7 +68,7 @@ class GuardCollector(Collector):
         ):
             yield GaugeMetricFamily(name, about, value=value)
         waited_s = self._admission.waited_s
-        yield CounterMetricFamily("trieway_queue_wait_seconds", "Time that requests let in have waited.", value=waited_s)
+        yield CounterMetricFamily("trieway_queue_wait_seconds", "Time requests let in have waited.", value=waited_s)
         yield CounterMetricFamily("trieway_queue_waited", "Requests let in that waited.", value=self._admission.waited)
         refused = CounterMetricFamily(
             "trieway_queue_refused", "Requests refused by limits of the queue or their key.", labels=["error"]

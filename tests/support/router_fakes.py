@@ -84,6 +84,8 @@ class Upstream:
     connections: int = 0
     open_now: int = 0
     url: str = ""
+    close: Callable[[], Awaitable[None]] = field(default=lambda: asyncio.sleep(0))
+    """Stops listening, as a process that has died."""
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
@@ -136,6 +138,12 @@ async def upstream(script: Script | None = None, model: str = "m") -> AsyncItera
         task.add_done_callback(handlers.discard)
 
     server = await asyncio.start_server(connected, "127.0.0.1", 0)
+
+    async def close() -> None:
+        server.close()
+        await asyncio.sleep(0)
+
+    made.close = close
     made.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
     try:
         yield made
@@ -179,9 +187,11 @@ def config(*urls: str, **sections: Any) -> RouterConfig:
 
 
 @asynccontextmanager
-async def running(settings: RouterConfig, *, ready: int | None = None) -> AsyncIterator[Running]:
+async def running(
+    settings: RouterConfig, *, ready: int | None = None, headers: dict[str, str] | None = None
+) -> AsyncIterator[Running]:
     """A router for the time of a block, once `ready` workers (default all) are ready; fails if it leaks a task or a
-    lease."""
+    lease. Its client sends `headers` with everything."""
     before = asyncio.all_tasks()
     listener = socket.create_server(("127.0.0.1", 0))
     port = listener.getsockname()[1]
@@ -196,7 +206,8 @@ async def running(settings: RouterConfig, *, ready: int | None = None) -> AsyncI
     )
     task = asyncio.ensure_future(server.serve(sockets=[listener]))
     try:
-        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=DEADLINE_S) as client:
+        url = f"http://127.0.0.1:{port}"
+        async with httpx.AsyncClient(base_url=url, timeout=DEADLINE_S, headers=headers) as client:
             router = Running(client, port)
             wanted = len(settings.worker) if ready is None else ready
             async with asyncio.timeout(DEADLINE_S):

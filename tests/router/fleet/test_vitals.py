@@ -115,6 +115,17 @@ def test_an_idle_worker_that_holds_requests_is_stalled_even_when_its_probes_answ
     assert stalls == [False, False, False, True]
 
 
+def test_old_news_of_progress_is_no_progress() -> None:
+    found = vitals()
+    found.progressed(0.0)
+    stalls = []
+    for now_s in (1.0, 30.0, 61.0):
+        found.progressed(0.0)
+        stalls.append(found.look(now_s, 1, idle=True))
+
+    assert stalls == [False, False, True]
+
+
 def test_waiting_counts_from_when_there_is_something_to_wait_for() -> None:
     found = vitals()
     found.look(0.0, 0, idle=True)
