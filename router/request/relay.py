@@ -178,19 +178,24 @@ async def _relay_events(
 ) -> Relayed:
     first_s: float | None = None
     last_s: float | None = None
-    feed = stream.feed
-    while piece := await _piece(answer, reply):
+    feed, write = stream.feed, reply.write
+
+    def take(piece: bytes) -> bool:
+        nonlocal first_s, last_s
         ready = feed(piece)
-        if not ready:
-            continue
-        last_s = clock()
-        if first_s is None:
-            first_s = last_s
-            began(first_s)
-            reply.start(answer.status, headers)
-        reply.write(ready)
-        if reply.full:
-            await reply.drained()
+        if ready:
+            last_s = clock()
+            if first_s is None:
+                first_s = last_s
+                began(first_s)
+                reply.start(answer.status, headers)
+            write(ready)
+        return reply.full
+
+    try:
+        await answer.pour(take, reply.drained)
+    except WorkerError as error:
+        raise _cut(error, reply) from error.__cause__
     if not stream.ended:
         kind = StreamCut if reply.started else WorkerHungUp
         raise kind("The worker ended the stream before it was complete. Send the request again.")
@@ -209,6 +214,11 @@ async def _piece(answer: WorkerConnection, reply: Reply) -> bytes:
     try:
         return await answer.piece()
     except WorkerError as error:
-        if not reply.started:
-            raise
-        raise StreamCut(f"{error.message} The answer up to here is incomplete. Send the request again.") from error
+        raise _cut(error, reply) from error.__cause__
+
+
+def _cut(error: WorkerError, reply: Reply) -> WorkerError:
+    """The error itself while the request can be tried elsewhere, else that the stream is cut."""
+    if not reply.started:
+        return error
+    return StreamCut(f"{error.message} The answer up to here is incomplete. Send the request again.")

@@ -8,7 +8,7 @@ request.relay (head, piece, read) and request.dispatch (end, fail). Not here: wh
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 import httptools
 
@@ -30,6 +30,8 @@ BUFFER_BYTES = 512 * 2**10
 MAX_HEADER_BYTES = 256 * 2**10
 JOIN_BYTES = 16 * 2**10
 """Bodies up to this size are copied behind their head, which is cheaper than a second buffer."""
+Sink = Callable[[bytes], bool]
+"""Takes bytes and says whether it has enough of them for now."""
 
 
 class WorkerConnection(asyncio.Protocol):
@@ -39,9 +41,13 @@ class WorkerConnection(asyncio.Protocol):
         self._lost = lost
         self._gate = Gate()
         self._transport: asyncio.Transport | None = None
-        self._parser = httptools.HttpResponseParser(self)
         self._pieces: list[bytes] = []
+        self.on_body = self._pieces.append  # called by the parser: no frame of Python for a chunk
+        self._parser = httptools.HttpResponseParser(self)
         self._size = 0
+        self._sink: Sink | None = None
+        self._sink_full = False
+        self._sink_error: Exception | None = None
         self._paused = False
         self._whole = False
         self._error: WorkerError | None = None
@@ -76,6 +82,9 @@ class WorkerConnection(asyncio.Protocol):
         self.streams = self.complete = self.began = self.heard = self._whole = False
         self._head_parsed = self._until_close = self._keep_alive = False
         self._error = None
+        self._sink = None
+        self._sink_full = False
+        self._sink_error = None
         self._header_bytes = 0
         self.quiet_since_s = now_s
         self.busy = True
@@ -116,6 +125,42 @@ class WorkerConnection(asyncio.Protocol):
                 raise self._error
             await self._gate
 
+    async def pour(self, sink: Sink, drained: Callable[[], Awaitable[None]]) -> None:
+        """Every piece of the body goes to `sink` as it comes, in the stack of whoever received it, until the end.
+
+        While `sink` says True nothing more is read from the worker: `drained` is awaited first. Raises WorkerHungUp or
+        WorkerTimeout, and what `sink` raises.
+        """
+        self._sink = sink
+        try:
+            while True:
+                if self._sink_error is not None:
+                    raise self._sink_error
+                if self._sink_full or self._hand_on(sink):
+                    self._sink_full = False
+                    if not self._paused:
+                        self._flow(paused=True)
+                    await drained()
+                    self._flow(paused=False)
+                elif self.complete:
+                    return
+                elif self._error is not None:
+                    raise self._error
+                else:
+                    await self._gate
+        finally:
+            self._sink = None
+
+    def _hand_on(self, sink: Sink) -> bool:
+        """Whether the sink is full."""
+        pieces = self._pieces
+        if not pieces:
+            return False
+        data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        pieces.clear()
+        self._size = 0
+        return sink(data)
+
     async def read(self) -> bytes:
         """The whole body. Raises WorkerHungUp or WorkerTimeout."""
         self._whole = True
@@ -125,8 +170,11 @@ class WorkerConnection(asyncio.Protocol):
             if self._error is not None:
                 raise self._error
             await self._gate
-        pieces, self._pieces, self._size = self._pieces, [], 0
-        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        pieces = self._pieces
+        body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        pieces.clear()
+        self._size = 0
+        return body
 
     def fail(self, error: WorkerError) -> None:
         """Break the exchange off: whoever waits for it gets this error."""
@@ -187,8 +235,22 @@ class WorkerConnection(asyncio.Protocol):
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
             self.fail(self._hung_up(f"answered with what is not HTTP/1.1 ({error})"))
             return
-        if self._size > BUFFER_BYTES and not self._whole and not self._paused:
-            self._flow(paused=True)
+        if self._pieces:
+            self.began = True
+            sink = self._sink
+            if sink is not None and not self._paused:
+                try:
+                    self._sink_full = self._hand_on(sink)
+                except Exception as error:  # noqa: BLE001  whoever pours hears of it
+                    self._sink_error = error
+                if self._sink_full:
+                    self._flow(paused=True)
+                elif not self.complete and self._sink_error is None:
+                    return
+            else:
+                self._size += len(data)
+                if self._size > BUFFER_BYTES and not self._whole and not self._paused:
+                    self._flow(paused=True)
         self._gate.open()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -252,11 +314,6 @@ class WorkerConnection(asyncio.Protocol):
             self.headers = [each for each in self.headers if each[0] not in self._hops]
         self.status = status
         self._head_parsed = True
-
-    def on_body(self, body: bytes) -> None:
-        self.began = True
-        self._pieces.append(body)
-        self._size += len(body)
 
     def on_message_complete(self) -> None:
         if not self._head_parsed:  # 100 Continue, 103 Early Hints
