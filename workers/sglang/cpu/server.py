@@ -9,6 +9,7 @@ import contextlib
 import ctypes
 import http.client
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -23,7 +24,11 @@ from workers.sglang.cpu.flavours import Flavour
 READY_WITHIN_S = 480.0
 """40 s on two idle cores; three servers that started together on two very busy ones took 260 s."""
 
+MAX_STARTS = 3
+LOST_PORT = "EADDRINUSE"
 LOOK_EVERY_S = 0.5
+PORTS = (15_000, 30_000)
+"""Below those that Linux hands to outgoing connections (32,768 on), so that a free port stays free until it is used."""
 STOP_WITHIN_S = 5.0
 LOG_TAIL_LINES = 25
 
@@ -87,11 +92,20 @@ class CpuServer:
             )
 
     def wait_ready(self, within_s: float = READY_WITHIN_S) -> None:
-        """Returns once /health answers 200. Raises ServerFailed."""
+        """Returns once /health answers 200. Raises ServerFailed.
+
+        SGLang chooses ports for its ranks half a minute before it binds them; a start that lost one is repeated.
+        """
         assert self._process is not None
+        starts = 1
         deadline_s = time.monotonic() + within_s
         while time.monotonic() < deadline_s:
             if self._process.poll() is not None:
+                if starts < MAX_STARTS and LOST_PORT in self.log.read_text(errors="replace"):
+                    starts += 1
+                    self.stop()
+                    self.start()
+                    continue
                 raise ServerFailed(f"SGLang ended with {self._process.returncode}:\n{self._tail()}")
             if self._answers():
                 return
@@ -155,17 +169,9 @@ def _die_with_parent() -> None:
 def free_ports(count: int) -> int:
     """The first of `count` consecutive ports that are free now. Raises OSError where none are found."""
     for _ in range(200):
-        with contextlib.ExitStack() as held:
-            first = _bind(held, 0)
-            with contextlib.suppress(OSError, OverflowError):
-                for port in range(first + 1, first + count):
-                    _bind(held, port)
-                return first
+        first = random.randrange(*PORTS)
+        with contextlib.ExitStack() as held, contextlib.suppress(OSError):
+            for port in range(first, first + count):
+                held.enter_context(socket.socket()).bind(("127.0.0.1", port))
+            return first
     raise OSError(f"found no {count} consecutive free ports")
-
-
-def _bind(held: contextlib.ExitStack, port: int) -> int:
-    probe = held.enter_context(socket.socket())
-    probe.bind(("127.0.0.1", port))
-    number: int = probe.getsockname()[1]
-    return number

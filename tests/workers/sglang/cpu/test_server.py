@@ -72,6 +72,19 @@ def test_a_server_that_ends_shows_the_end_of_its_log(environment: Callable[[str]
     server.stop()
 
 
+def test_a_start_that_lost_a_port_is_repeated(environment: Callable[[str], Path], tmp_path: Path) -> None:
+    once = tmp_path / "once"
+    lost = f"import pathlib, sys\nonce = pathlib.Path({str(once)!r})\n"
+    lost += "if not once.exists():\n    once.touch()\n    print('EADDRINUSE')\n    sys.exit(1)\n"
+    server = CpuServer(OPEN, environment(lost + ANSWERS), tmp_path / "server.log")
+    server.start()
+    try:
+        server.wait_ready(within_s=30)
+    finally:
+        server.stop()
+    assert once.exists()
+
+
 def test_without_the_set_up_the_command_names_the_script_that_does_it(tmp_path: Path) -> None:
     result = CliRunner().invoke(main, ["--environment", str(tmp_path), "--port", "32099"])
 
