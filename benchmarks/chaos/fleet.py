@@ -120,11 +120,15 @@ class Fleet:
         """Drain, wait until nothing runs there, remove, add again under its name."""
         name = self.names[index]
         await self.call("POST", f"{self.url}/workers/{name}/drain")
+        await self.until_idle(name)
+        await self.call("DELETE", f"{self.url}/workers/{name}")
+        await self.call("POST", f"{self.url}/workers", {"url": self.worker_url(index), "id": name})
+
+    async def until_idle(self, name: str) -> None:
+        """Until nothing of the router's runs on that worker."""
         async with asyncio.timeout(READY_S):
             while any(each["id"] == name and each["in_flight"] for each in await self.seen()):
                 await asyncio.sleep(0.05)
-        await self.call("DELETE", f"{self.url}/workers/{name}")
-        await self.call("POST", f"{self.url}/workers", {"url": self.worker_url(index), "id": name})
 
     def open_files(self) -> int:
         """File descriptors of the router."""

@@ -78,14 +78,20 @@ class Load:
         self.account = Account()
         self.sent = 0
         self.router_down = False
+        self.leaves = LEAVES
+        self._stopped = False
+
+    def stop(self) -> None:
+        """Send nothing more; what runs ends."""
+        self._stopped = True
 
     async def run(self, rate_per_s: float, seconds: float) -> None:
         loop = asyncio.get_running_loop()
         end_s = loop.time() + seconds
         async with asyncio.TaskGroup() as tasks:
-            while loop.time() < end_s:
+            while loop.time() < end_s and not self._stopped:
                 index, stream = self._rng.randrange(len(self._asked)), self._rng.random() < 0.7
-                leaves = stream and self._rng.random() < LEAVES
+                leaves = stream and self._rng.random() < self.leaves
                 self.sent += 1
                 tasks.create_task(self._one(index, stream=stream, leaves=leaves))
                 await asyncio.sleep(self._rng.expovariate(rate_per_s))

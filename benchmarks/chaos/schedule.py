@@ -38,7 +38,8 @@ def schedule(seed: int, seconds: float, workers: int, kinds: tuple[str, ...] = K
         if len(free) > workers - MOST_AT_ONCE:
             worker, kind = rng.choice(free), left.pop()
             for_s = round(rng.uniform(1.0, max(1.5, min(6.0, seconds / 8))), 2)
-            found.append(Trouble(at_s=round(at_s, 2), worker=worker, kind=kind, for_s=for_s, fault=_fault(kind, for_s, rng)))
+            fault = _fault(kind, for_s, rng)
+            found.append(Trouble(at_s=round(at_s, 2), worker=worker, kind=kind, for_s=for_s, fault=fault))
             busy_until[worker] = at_s + for_s + 3.0
         at_s += rng.uniform(0.2, 1.0) * max(0.8, min(3.0, seconds / 20))
     return found
