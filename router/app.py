@@ -56,8 +56,11 @@ from router.request.forward import Forwarder
 from router.request.record import Recorder
 from router.security.access import Access
 from router.security.guard import Guard
-from router.security.networks import Networks, hosts_of
+from router.security.networks import Networks
 from router.security.tls import worker_context
+from router.state.keeper import StateKeeper
+from router.state.live import Live, networks_of, split_worker
+from router.state.reload import ConfigSource, Reloader
 from router.telemetry.guard_metrics import GuardCollector
 from router.telemetry.metrics import Metrics
 from router.types import WorkerJoined, WorkerLeft
@@ -73,10 +76,12 @@ def trieway_version() -> str:
         return "0+unknown"
 
 
-def create_app(config: RouterConfig, clock: Clock = monotonic, door: Door | None = None) -> ASGIApp:
+def create_app(
+    config: RouterConfig, clock: Clock = monotonic, door: Door | None = None, source: ConfigSource | None = None
+) -> ASGIApp:
     """The router as an ASGI app. Raises ConfigError for what cannot be served. Two apps can live in one process.
 
-    Whoever closes `door` makes it refuse new work.
+    Whoever closes `door` makes it refuse new work. With a `source` it reloads its configuration when that changes.
     """
     door = door or Door()
     access = Access.of(config.security)
@@ -127,6 +132,10 @@ def create_app(config: RouterConfig, clock: Clock = monotonic, door: Door | None
     registry.listen(lambda event: admission.resize(len(registry.all())) if isinstance(event, _MEMBERSHIP) else None)
     _add_workers(config, registry)
     insight.begin()
+    keeper = StateKeeper(config.state, registry, policy, config.policy, clock) if config.state.file else None
+    if keeper:
+        keeper.load()
+    networks = networks_of(config)
     tls = worker_context(config.security)
     client = httpx.AsyncClient(verify=tls, timeout=CONTROL_TIMEOUT_S, limits=httpx.Limits(max_connections=None))
 
@@ -150,6 +159,11 @@ def create_app(config: RouterConfig, clock: Clock = monotonic, door: Door | None
                 health.watch(worker)
                 load.watch(worker)
             insight.run(spawn, client)
+            if keeper:
+                spawn(keeper.run())
+            if source:
+                live = Live(config, registry, dispatcher, admission, access, networks)
+                spawn(Reloader(source, config, live, guards.reloaded).run())
             if exact:
                 spawn(events.run())
             try:
@@ -157,15 +171,12 @@ def create_app(config: RouterConfig, clock: Clock = monotonic, door: Door | None
             finally:
                 for task in list(running):
                     task.cancel()
+                if keeper:
+                    keeper.save()
                 await forwarder.close()
                 if exact:
                     exact.close()
 
-    networks = Networks(
-        config.security.worker_network,
-        config.security.worker_scheme,
-        hosts_of(split_worker(spec)[1] for spec in config.worker),
-    )
     control = _control_app(config, registry, metrics, clock, lifespan, door, networks)
     control.include_router(queue_routes(admission))
     for routes in insight.routes():
@@ -184,14 +195,6 @@ def _add_workers(config: RouterConfig, registry: Registry) -> None:
         worker = registry.add(url, name)
         worker.extra_headers = authorization(keys.get(worker.server, keys.get(None)))
     check_names(keys, [worker.server for worker in registry.all()])
-
-
-def split_worker(spec: str) -> tuple[str | None, str]:
-    """`NAME=URL` or `URL` to (name, URL)."""
-    name, equals, url = spec.partition("=")
-    if equals and "/" not in name:
-        return name, url
-    return None, spec
 
 
 def _control_app(

@@ -44,15 +44,19 @@ def config_options(command: Callable[..., None]) -> Callable[..., None]:
     )
 
 
-def read_config(config_file: Path | None, given: dict[str, Any]) -> RouterConfig:
-    """The configuration from file, environment and flags; a ConfigError becomes a one-line exit."""
-    overrides: Overrides = {
+def overrides_of(given: dict[str, Any]) -> Overrides:
+    """What flags and environment set, by path."""
+    return {
         tuple(name.split("__")): list(value) if isinstance(value, tuple) else value
         for name, value in given.items()
         if value is not None and value != ()
     }
+
+
+def read_config(config_file: Path | None, given: dict[str, Any]) -> RouterConfig:
+    """The configuration from file, environment and flags; a ConfigError becomes a one-line exit."""
     try:
-        return load_config(config_file, overrides)
+        return load_config(config_file, overrides_of(given))
     except RouterError as error:
         raise click.ClickException(error.message) from error
 
@@ -68,13 +72,15 @@ def serve(config_file: Path | None, **given: Any) -> None:
     from router.garbage import calm
     from router.inbound import limited_protocol
     from router.security.tls import server_options
+    from router.state.reload import ConfigSource
     from router.telemetry.logs import setup_logging
 
     config = read_config(config_file, given)
     setup_logging(config.server.log_level, config.server.log_format)
     door = Door()
+    source = ConfigSource(read=lambda: load_config(config_file, overrides_of(given)), file=config_file)
     try:
-        app, tls = create_app(config, door=door), server_options(config.security)
+        app, tls = create_app(config, door=door, source=source), server_options(config.security)
     except RouterError as error:
         raise click.ClickException(error.message) from error
     settings = uvicorn.Config(

@@ -32,6 +32,7 @@ from router.request.exact import ExactConfig
 from router.request.forward import ForwardConfig
 from router.request.prompt_key import PromptKeyConfig
 from router.security.access import SecurityConfig
+from router.state.config import StateConfig
 from router.telemetry.decision_log import DecisionLogConfig
 from router.telemetry.recent_requests import ExplainConfig
 from router.telemetry.tracing import TracingConfig
@@ -86,6 +87,7 @@ class RouterConfig:
     shadow: ShadowConfig = section(ShadowConfig)
     tracing: TracingConfig = section(TracingConfig)
     native: NativeConfig = section(NativeConfig)
+    state: StateConfig = section(StateConfig)
 
     def __post_init__(self) -> None:
         if self.policy not in POLICIES:

@@ -6,9 +6,10 @@ see expected_ttft. Not here: eligibility (fleet), the trie itself (prefix.trie).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from random import Random
+from typing import Any
 
 from router.knob import knob, require
 from router.policies.known_match import match_tokens
@@ -79,6 +80,23 @@ class PrefixMatch:
     def index_blocks(self) -> Mapping[WorkerId, int]:
         """Blocks remembered per worker."""
         return {worker: self.index.size_blocks(worker) for worker in self.index.workers()}
+
+    def dump(self, now_s: float) -> dict[str, Any]:
+        """Every worker's prompts, least recently used first."""
+        return {"prompts": {worker: self.index.prompts(worker) for worker in self.index.workers()}}
+
+    def load(self, state: dict[str, Any], now_s: float, workers: Collection[WorkerId]) -> None:
+        """Take up `dump`'s for these workers. Raises ValueError for anything else, and is then empty."""
+        index = PrefixIndex(self._config.capacity_blocks)
+        saved = state.get("prompts")
+        if not isinstance(saved, dict):
+            raise ValueError("no prompts")
+        for worker in workers:
+            for prompt in saved.get(worker, ()):
+                if not all(type(block) is int for block in prompt):
+                    raise ValueError("a block is not a number")
+                index.insert(worker, prompt)
+        self.index = index
 
     def observe(self, event: FleetEvent) -> None:
         """Remember what was dispatched where; forget workers that left or lost their cache."""

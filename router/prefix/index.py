@@ -39,6 +39,11 @@ class PrefixIndex:
         """Drop everything known of the worker."""
         self._tries.pop(worker, None)
 
+    def prompts(self, worker: WorkerId) -> list[tuple[int, ...]]:
+        """What is stored of the worker, least recently used first."""
+        trie = self._tries.get(worker)
+        return [] if trie is None else trie.prompts()
+
     def size_blocks(self, worker: WorkerId) -> int:
         trie = self._tries.get(worker)
         return 0 if trie is None else trie.size_blocks

@@ -77,6 +77,10 @@ class PrefixTrie:
             removed -= self.size_blocks - before
         return removed
 
+    def prompts(self) -> list[Blocks]:
+        """The stored prompts, least recently used first: inserted again in this order they make the same trie."""
+        return list(self._recent.values())
+
     def clear(self) -> None:
         """Forget all prompts."""
         self._trie.clear()

@@ -38,6 +38,11 @@ class Networks:
         self._trusted = {host.lower() for host in trusted_hosts}
         self._names = ", ".join(networks)
 
+    def replace(self, other: Networks) -> None:
+        """From now on what `other` allows is allowed."""
+        self._networks, self._schemes = other._networks, other._schemes
+        self._trusted, self._names = other._trusted, other._names
+
     async def check(self, url: str) -> None:
         """Raises InvalidField for a URL whose scheme or address is not allowed, or whose name is unknown."""
         parts = urlsplit(url)

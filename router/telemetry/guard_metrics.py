@@ -38,6 +38,10 @@ class GuardCollector(Collector):
             case _:
                 pass
 
+    def reloaded(self, result: str) -> None:
+        """A reload of the configuration was "applied" or "refused"."""
+        self.reloads[result] += 1
+
     def collect(self) -> Iterator[Metric]:
         changes = CounterMetricFamily(
             "trieway_worker_state_changes", "Changes of a worker's state.", labels=["worker", "before", "after"]
