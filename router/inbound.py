@@ -199,6 +199,11 @@ class RouterProtocol(HttpToolsProtocol):
                     return
                 cycle: Any
                 cycle, app = self.pipeline.pop()
+                if self._refusal is not None and cycle.more_body:
+                    self._say(self._refusal)  # the rest of its body can never come
+                    return
+                if not self.pipeline:
+                    self.flow.resume_reading()  # the rest of its body may be yet to come
                 if isinstance(cycle, ModelCall):
                     self._active = cycle
                     cycle.paused = self.flow.write_paused
