@@ -103,7 +103,8 @@ def create_app(
     metrics = Metrics(
         registry, clock, lambda: index_blocks_of(policy), lambda: exact.results if exact else {}, *collectors
     )
-    forwarder = Forwarder(config.forward)
+    tls = worker_context(config.security)
+    forwarder = Forwarder(config.forward, tls)
     recorder = Recorder(
         policy_name=config.policy,
         registry=registry,
@@ -136,7 +137,6 @@ def create_app(
     if keeper:
         keeper.load()
     networks = networks_of(config)
-    tls = worker_context(config.security)
     client = httpx.AsyncClient(verify=tls, timeout=CONTROL_TIMEOUT_S, limits=httpx.Limits(max_connections=None))
 
     @asynccontextmanager

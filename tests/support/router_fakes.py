@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -127,8 +128,10 @@ class Upstream:
 
 
 @asynccontextmanager
-async def upstream(script: Script | None = None, model: str = "m") -> AsyncIterator[Upstream]:
-    """An upstream for the time of a block."""
+async def upstream(
+    script: Script | None = None, model: str = "m", tls: ssl.SSLContext | None = None
+) -> AsyncIterator[Upstream]:
+    """An upstream for the time of a block; https with `tls`."""
     made = Upstream(model=model) if script is None else Upstream(script=script, model=model)
     handlers: set[asyncio.Task[None]] = set()
 
@@ -137,14 +140,14 @@ async def upstream(script: Script | None = None, model: str = "m") -> AsyncItera
         handlers.add(task)
         task.add_done_callback(handlers.discard)
 
-    server = await asyncio.start_server(connected, "127.0.0.1", 0)
+    server = await asyncio.start_server(connected, "127.0.0.1", 0, ssl=tls)
 
     async def close() -> None:
         server.close()
         await asyncio.sleep(0)
 
     made.close = close
-    made.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    made.url = f"{'http' if tls is None else 'https'}://127.0.0.1:{server.sockets[0].getsockname()[1]}"
     try:
         yield made
     finally:
