@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: install up test check lock bench
+.PHONY: install up test test-sglang check lock bench compose
 
 install: $(VENV)/.installed
 
@@ -23,6 +23,15 @@ check: install
 
 test: install
 	$(BIN)/python -m pytest
+
+# The same contract against the real SGLang server, on this machine's CPU, and SGLang's own clients through the router.
+SGLANG_ENV ?= .cache/sglang-cpu
+test-sglang: install
+	PYTHON=$(PYTHON) bash workers/sglang/cpu/setup.sh $(SGLANG_ENV)
+	TRIEWAY_SGLANG_ENV=$(SGLANG_ENV) $(BIN)/python -m pytest tests/contract --worker=sglang
+
+compose:
+	docker compose up --build
 
 # CPU, rate and latency beside other routers, which are installed into .cache/bench (10 minutes; two free cores).
 bench: install

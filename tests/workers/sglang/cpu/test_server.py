@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -60,6 +61,9 @@ def test_a_server_is_ready_when_it_answers_and_takes_its_children_along(
     finally:
         server.stop()
 
+    until_s = time.monotonic() + 30
+    while alive(child) and time.monotonic() < until_s:
+        time.sleep(0.01)
     assert not alive(child)
     server.stop()
 
