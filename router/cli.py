@@ -99,7 +99,10 @@ def serve(config_file: Path | None, **given: Any) -> None:
     )
     calm()
     grace_s, delay_s = config.server.shutdown_grace_s, config.server.shutdown_delay_s
-    DrainingServer(settings, door, grace_s=grace_s, delay_s=delay_s).run()
+    server = DrainingServer(settings, door, grace_s=grace_s, delay_s=delay_s)
+    server.run()
+    if not server.started:
+        sys.exit(3)  # as uvicorn itself does
 
 
 @click.command()

@@ -17,7 +17,7 @@ from router.admission.rate import Bucket
 from router.clock import Clock
 from router.errors import ConcurrencyLimited, QueueFull, QueueTimeout, RateLimited
 from router.knob import knob, require
-from router.security.client import Client
+from router.security.client import ANONYMOUS, Client
 
 STEP = 4.0
 """How many times the share one step of priority is worth."""
@@ -70,26 +70,15 @@ class Admission:
         self._queue.max_waiting = config.max_waiting
         self.resize(self._workers)
 
-    async def admit(self, client: Client, prompt_tokens: float, share: str) -> Ticket:
-        """Returns when the request may run; give the ticket back with `release`. `share` names whose share it uses.
+    def arrive(self, client: Client, prompt_tokens: float, share: str) -> Ticket:
+        """A request came; `share` names whose share it uses. If its ticket is not "running", `wait` for that.
 
-        Raises RateLimited, ConcurrencyLimited, QueueFull or QueueTimeout.
+        Raises RateLimited, ConcurrencyLimited or QueueFull.
         """
-        ticket = self._arrive(client, prompt_tokens, share)
-        if ticket.state != "running":
-            await self._wait(ticket)
-        return ticket
-
-    def release(self, ticket: Ticket) -> None:
-        """The request is over, however it ended."""
-        self._queue.leave(ticket, self._clock())
-        if self._queue.waiting:
-            self._grant()
-
-    def _arrive(self, client: Client, prompt_tokens: float, share: str) -> Ticket:
         now_s = self._clock()
-        self._check_limits(client, now_s)
-        weight = STEP**client.priority
+        if client is not ANONYMOUS:
+            self._check_limits(client, now_s)
+        weight = STEP**client.priority if client.priority else 1.0
         ticket = Ticket(share, weight=weight, cost=1 + prompt_tokens / COST_TOKENS, now_s=now_s)
         pushed_out = self._queue.arrive(ticket)
         if pushed_out is not None:
@@ -105,7 +94,16 @@ class Admission:
                 turn.set_exception(full)
         return ticket
 
-    async def _wait(self, ticket: Ticket) -> None:
+    def release(self, ticket: Ticket) -> None:
+        """The request is over, however it ended."""
+        if self._queue.waiting:
+            self._queue.leave(ticket, self._clock())
+            self._grant()
+        else:
+            self._queue.leave(ticket)
+
+    async def wait(self, ticket: Ticket) -> None:
+        """Returns when the request may run. Raises QueueTimeout, and QueueFull when others need its place."""
         loop = asyncio.get_running_loop()
         turn = self._turns[ticket] = loop.create_future()
         timer = loop.call_later(self._config.max_wait_s, self._too_long, ticket)

@@ -29,6 +29,7 @@ from router.errors import (
 )
 from router.experiment.steering import Steering
 from router.fleet.call_off import CallOff
+from router.fleet.deadlines import Deadlines
 from router.fleet.registry import Registry
 from router.fleet.response_homes import ResponseHomes
 from router.fleet.worker import Worker
@@ -118,6 +119,7 @@ class Dispatcher:
         self._access = access or Access()
         self._admission = admission or Admission(AdmissionConfig(), clock)
         self._door = door or Door()
+        self._deadlines = Deadlines(self._too_late)
 
     async def dispatch(self, raw: RawRequest, reply: Reply) -> None:
         """Route one request and answer it, well or with an error; one Outcome is recorded in every case.
@@ -130,7 +132,7 @@ class Dispatcher:
         task = asyncio.current_task()
         assert task is not None
         call_off = CallOff(task)
-        deadline = asyncio.get_running_loop().call_later(self._config.total_timeout_s, self._too_late, call_off)
+        self._deadlines.begin(call_off, self._config.total_timeout_s)
         try:
             try:
                 await self._route(raw, reply, progress, call_off)
@@ -140,7 +142,7 @@ class Dispatcher:
                     raise
                 raise error from None
             finally:
-                deadline.cancel()
+                self._deadlines.end(call_off)
         except RouterError as error:
             progress.failed(error)
             send_error(reply, error, raw.endpoint, raw.request_id)
@@ -196,7 +198,9 @@ class Dispatcher:
         )
         progress.request = request
         share = request.client or client.name if client is ANONYMOUS else client.name
-        ticket = await self._admission.admit(client, request.key.prompt_tokens, share)
+        ticket = self._admission.arrive(client, request.key.prompt_tokens, share)
+        if ticket.state != "running":
+            await self._admission.wait(ticket)
         try:
             await self._serve(raw, parsed, request, exact, reply, progress, call_off)
         finally:

@@ -1,0 +1,43 @@
+"""One timer for the total deadlines of all requests: they are all as long, so the oldest request is the next one due.
+
+A timer per request would cost each as much as choosing its worker. Called by request.dispatch.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from router.fleet.call_off import CallOff
+
+
+class Deadlines:
+    """`late` is called with what is to be called off."""
+
+    def __init__(self, late: Callable[[CallOff], None]) -> None:
+        self._late = late
+        self._due_s: dict[CallOff, float] = {}
+        self._timer: asyncio.TimerHandle | None = None
+
+    def begin(self, call_off: CallOff, limit_s: float) -> None:
+        """The request must be over in that time."""
+        loop = asyncio.get_running_loop()
+        due_s = self._due_s[call_off] = loop.time() + limit_s
+        if self._timer is None or self._timer.when() > due_s:
+            if self._timer is not None:
+                self._timer.cancel()
+            self._timer = loop.call_at(due_s, self._look, loop)
+
+    def end(self, call_off: CallOff) -> None:
+        """The request is over."""
+        self._due_s.pop(call_off, None)
+
+    def _look(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._timer = None
+        now_s = loop.time()
+        for call_off, due_s in list(self._due_s.items()):
+            if due_s > now_s:
+                self._timer = loop.call_at(due_s, self._look, loop)
+                return
+            del self._due_s[call_off]
+            self._late(call_off)
