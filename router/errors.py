@@ -18,6 +18,7 @@
     │   ├── InvalidApiKey        401
     │   ├── ModelForbidden       403  the key is not for this model
     │   ├── AdminOnly            403  control routes
+    │   ├── ForeignPage          403  control routes: another site's page in a browser
     │   ├── RateLimited          429  the key's requests a second
     │   ├── ConcurrencyLimited   429  the key's requests at once
     │   └── ClientGone           499  hung up; nobody reads the answer
@@ -164,6 +165,12 @@ class ModelForbidden(ClientError):
 class AdminOnly(ClientError):
     status = 403
     code = "admin_only"
+    kind = "permission_error"
+
+
+class ForeignPage(ClientError):
+    status = 403
+    code = "foreign_page"
     kind = "permission_error"
 
 

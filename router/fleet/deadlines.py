@@ -1,4 +1,4 @@
-"""One timer for the total deadlines of all requests: they are all as long, so the oldest request is the next one due.
+"""One timer for the total deadlines of all requests, which rarely pass.
 
 A timer per request would cost each as much as choosing its worker. Called by request.dispatch.
 """
@@ -35,9 +35,10 @@ class Deadlines:
     def _look(self, loop: asyncio.AbstractEventLoop) -> None:
         self._timer = None
         now_s = loop.time()
-        for call_off, due_s in list(self._due_s.items()):
-            if due_s > now_s:
-                self._timer = loop.call_at(due_s, self._look, loop)
-                return
+        late = [call_off for call_off, due_s in self._due_s.items() if due_s <= now_s]
+        for call_off in late:
             del self._due_s[call_off]
+        if self._due_s:  # a reload may have shortened the limit: the oldest need not be the next
+            self._timer = loop.call_at(min(self._due_s.values()), self._look, loop)
+        for call_off in late:
             self._late(call_off)

@@ -7,7 +7,7 @@ for an admin key. A route that nobody thought of is for admins. Called by app.
 from __future__ import annotations
 
 from router.asgi import ASGIApp, Receive, Scope, Send
-from router.errors import InvalidApiKey, RouterError
+from router.errors import ForeignPage, InvalidApiKey, RouterError
 from router.security.access import Access, without_credentials
 
 OPEN = frozenset({"/health", "/ready", "/ping", "/version"})
@@ -25,12 +25,15 @@ class Guard:
         self._open = OPEN | {"/metrics"} if open_metrics else OPEN
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and self._access.closed:
+        if scope["type"] == "http":
             try:
-                self._check(scope)
+                _check_page(scope)
+                if self._access.closed:
+                    self._check(scope)
             except RouterError as error:
                 await _refuse(error, send)
                 return
+        if scope["type"] == "http" and self._access.closed:
             scope = {**scope, "headers": without_credentials(scope["headers"])}
         await self._inner(scope, receive, send)
 
@@ -43,6 +46,16 @@ class Guard:
             self._access.identify(headers)
         else:
             self._access.check_admin(headers, reads=scope["method"] in ("GET", "HEAD"))
+
+
+def _check_page(scope: Scope) -> None:
+    """A page of another site, open in an operator's browser, must change nothing here. Raises ForeignPage."""
+    if scope["method"] in ("GET", "HEAD", "OPTIONS"):
+        return
+    headers = dict(scope["headers"])
+    origin, host = headers.get(b"origin"), headers.get(b"host", b"")
+    if origin is not None and origin.partition(b"://")[2] != host:
+        raise ForeignPage("A page of another site may not use this route.")
 
 
 async def _refuse(error: RouterError, send: Send) -> None:

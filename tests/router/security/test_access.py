@@ -104,6 +104,21 @@ async def test_a_worker_is_not_added_from_a_network_that_was_not_named() -> None
     assert found == [400, 400, 400, 201]
 
 
+async def test_a_page_of_another_site_changes_nothing_even_without_keys() -> None:
+    async with upstream() as worker, running(config(worker.url)) as router:
+        url = "/workers/w1/drain"
+        foreign = [
+            (await router.client.post(url, headers={"origin": origin})).status_code
+            for origin in ("http://evil.example", "null", f"http://127.0.0.1:{router.port + 1}")
+        ]
+        state = (await router.workers())["w1"]["state"]
+        own = await router.client.post(url, headers={"origin": f"http://127.0.0.1:{router.port}"})
+
+    assert foreign == [403, 403, 403]
+    assert state == "ready"
+    assert own.status_code == 200
+
+
 def running_with(url: str, keys: dict[str, str]) -> Any:
     """A router with keys; its client is an admin before and after the test's own block."""
     return _Keyed(url, keys)
