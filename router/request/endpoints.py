@@ -81,6 +81,14 @@ class ModelCalls:
             return BodyTooLarge(f"The body is over the limit of {limit:,} bytes (--max-body-bytes).")
         return BodyTooLarge(f"The body is {size_bytes:,} bytes, over the limit of {limit:,} (--max-body-bytes).")
 
+    def refusal_of_stranger(self, named: dict[str, str]) -> RouterError | None:
+        """Why a request with these headers would be refused whatever its body is; None if it would not."""
+        try:
+            self._dispatcher.admit_stranger(named)
+        except RouterError as error:
+            return error
+        return None
+
     def error_id(self, named: dict[str, str]) -> RequestId:
         """An id to answer with when a request is refused before it is one."""
         given = named.get("x-request-id")

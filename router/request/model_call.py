@@ -19,6 +19,8 @@ from router.request.strand import Gate, Strand
 
 JOIN_BYTES = 16 * 2**10
 """Pieces up to this size are copied behind their head, which is cheaper than a second buffer."""
+STRANGER_BYTES = 64 * 2**10
+"""A larger body, or one of unknown length, is read only from whom dispatch would serve; smaller ones cost nothing."""
 
 
 def status_line(status: int) -> bytes:
@@ -85,6 +87,8 @@ class ModelCall:
         length = self._named.get("content-length")
         if length is not None and int(length) > calls.max_body_bytes:
             self.refused = calls.too_large(int(length))
+        elif length is None or int(length) > STRANGER_BYTES:
+            self.refused = calls.refusal_of_stranger(self._named)
 
     # -- the request --------------------------------------------------------------------------------------------
 
@@ -156,6 +160,7 @@ class ModelCall:
     def _refuse(self) -> None:
         """Answer with the error, and take for a while what the client still sends, so that it gets to read it."""
         assert self.refused is not None
+        self.keep_alive = False
         send_error(self, self.refused, self.path, self._calls.error_id(self._named))
         if self.more_body and not self.expects and not self._transport.is_closing():
             self._loop.call_later(endpoints.DRAIN_S, self._transport.close)

@@ -178,13 +178,15 @@ async def _relay_events(
 ) -> Relayed:
     first_s: float | None = None
     last_s: float | None = None
-    feed, write = stream.feed, reply.write
+    feed, write, worker = stream.feed, reply.write, answer.worker
 
     def take(piece: bytes) -> bool:
         nonlocal first_s, last_s
         ready = feed(piece)
         if ready:
             last_s = clock()
+            if worker is not None:
+                worker.heard_s = last_s
             if first_s is None:
                 first_s = last_s
                 began(first_s)
