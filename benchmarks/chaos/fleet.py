@@ -16,6 +16,7 @@ READY_S = 90.0
 ROUTER_FLAGS = (
     "--log-level", "warning", "--health-stall-s", "3", "--health-interval-s", "1", "--breaker-open-s", "0.5",
     "--breaker-trial-timeout-s", "3", "--forward-keepalive-s", "2", "--health-warm-s", "2",
+    "--forward-first-byte-timeout-s", "15",
 )  # fmt: skip
 """A day's patience would make a short run prove nothing; the rest are defaults."""
 

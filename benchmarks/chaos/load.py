@@ -96,6 +96,11 @@ class Load:
                 tasks.create_task(self._one(index, stream=stream, leaves=leaves))
                 await asyncio.sleep(self._rng.expovariate(rate_per_s))
 
+    async def nudge(self) -> None:
+        """One more request."""
+        self.sent += 1
+        await self._one(0, stream=False, leaves=False)
+
     async def _one(self, index: int, *, stream: bool, leaves: bool) -> None:
         body, right = self._asked[index], self._right[index]
         try:
