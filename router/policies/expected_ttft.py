@@ -16,6 +16,7 @@ from random import Random
 from router.knob import knob, require
 from router.policies.expected_ttft_forecast import Forecast
 from router.policies.expected_ttft_learned import TokenScale, Wanted
+from router.policies.expected_ttft_rate import SETTLED
 from router.policies.expected_ttft_worker import Booking, Demand, WorkerBook
 from router.prefix.cache_image import CacheImage
 from router.types import (
@@ -40,6 +41,9 @@ from router.types import (
 TERMS = ("wait", "memory", "prefill", "decodes", "displaced", "others")
 SAME_COST = 1e-6
 """Costs closer than this, in seconds, are equal."""
+SAME_SHARE = 0.1
+"""Idle workers that hold as much of a prompt are equal when their costs are this close: learned rates of like GPUs
+differ by as much, and without this an idle fleet would send everything to the one whose estimate is lowest."""
 Weighed = tuple[int, tuple[float, float, float, float, float]]
 """Matched blocks on a worker, and its terms in seconds but for the last, in the order of TERMS."""
 
@@ -83,7 +87,7 @@ class ExpectedTtft:
     def select(self, request: RoutingRequest, workers: Workers) -> Decision:
         """Pick the lowest cost in O(workers log blocks); equals go to the one with fewer in flight, then at random."""
         weighed = self._weigh(request, workers)
-        best = self._cheapest(weighed, workers)
+        best = self._cheapest(request, weighed, workers)
         found, terms = weighed[best]
         return Decision(
             worker=workers[best].id,
@@ -114,7 +118,7 @@ class ExpectedTtft:
         """Prompt blocks remembered of each worker."""
         return {worker: book.image.size_blocks for worker, book in self._books.items() if book.image.size_blocks}
 
-    def _cheapest(self, weighed: Sequence[Weighed], workers: Workers) -> int:
+    def _cheapest(self, request: RoutingRequest, weighed: Sequence[Weighed], workers: Workers) -> int:
         """The lowest cost. The charge for others costs most to know and is never negative, so it is asked for only
         where the rest of the cost leaves a choice.
         """
@@ -129,11 +133,46 @@ class ExpectedTtft:
                 break
             costs[index] = bases[index] + outlook.charge_s(index)
             least = min(least, costs[index])
+        best = min(costs, key=costs.__getitem__)
         equal = [index for index, cost in costs.items() if cost <= least + SAME_COST]
+        if workers[best].in_flight == 0:
+            equal = self._idle_alike(best, request, weighed, workers)
         if len(equal) == 1:
             return equal[0]
         fewest = min(workers[index].in_flight for index in equal)
         return self._rng.choice([index for index in equal if workers[index].in_flight == fewest])
+
+    def _idle_alike(
+        self, best: int, request: RoutingRequest, weighed: Sequence[Weighed], workers: Workers
+    ) -> list[int]:
+        """Workers without a request that are as good as the idle `best`: nothing more is waited for or displaced, they
+        hold as much of the prompt, and cost about the same. While the rate of one of two is not known, what they hold
+        alone decides: only trying them can change that.
+        """
+        matches = [self._match_tokens(request, worker.id, weighed[i][0]) for i, worker in enumerate(workers)]
+        costs = [sum(terms) for _, terms in weighed]
+
+        def waits_s(index: int) -> float:
+            terms = weighed[index][1]
+            return terms[0] + terms[1] + terms[4]
+
+        idle = [i for i, worker in enumerate(workers) if worker.in_flight == 0 and waits_s(i) <= waits_s(best)]
+        known = [index for index in idle if not self._unknown(workers[index].id)]
+        if best not in known:
+            best = max(idle, key=matches.__getitem__)
+        else:
+            best = max([best, *(i for i in idle if i not in known)], key=matches.__getitem__)
+        most_s = costs[best] * (1.0 + SAME_SHARE)
+        return [
+            index
+            for index in idle
+            if matches[index] == matches[best]
+            and (costs[index] <= most_s or index not in known or best not in known)
+        ]
+
+    def _unknown(self, worker: WorkerId) -> bool:
+        book = self._books.get(worker)
+        return book is None or book.rate.observations < SETTLED
 
     def _later_price(self, workers: Workers) -> float:
         """What a second of work costs those who come later: it grows with the requests that wait on the less busy half

@@ -12,6 +12,9 @@ STEP_S, TOKEN_S, PAIR_S, CONTEXT_S = 0.01131, 1.954e-5, 3.417e-9, 3.875e-6
 RANGE = 100.0
 """A term is learned within this factor of its start: from a laptop's CPU to several generations from now."""
 
+SETTLED = 8
+"""Observations until a rate is near enough to be compared with another's; each may move it far until then."""
+
 
 class PrefillRate:
     """Four costs in seconds: of a step, of a token, of a pair of tokens in attention, of a token of context read.
@@ -53,7 +56,8 @@ class PrefillRate:
         predicted = sum(terms)
         if not (1e-4 < took_s < 3600.0) or predicted <= 0.0:
             return
-        error = max(-0.5, min(0.5, log(took_s / predicted)))
+        limit = 2.0 if self.observations < SETTLED else 0.5
+        error = max(-limit, min(limit, log(took_s / predicted)))
         speed = max(0.06, 0.5 / (1 + self.observations))
         self.observations += 1
         bound = log(RANGE)

@@ -113,6 +113,29 @@ def test_a_burst_spreads_before_any_worker_reports() -> None:
     assert set(chosen.values()) == {2}
 
 
+def test_an_idle_fleet_is_used_evenly_though_learned_rates_differ_a_little() -> None:
+    policy, counts = build(), Counter[WorkerId]()
+    for i in range(80):
+        one = request(f"r{i}", chained(1000 + i, i), at_s=10.0 * i)
+        worker = send(policy, one, fleet(4))
+        finish(policy, one, worker, first_s=10.0 * i + 0.004 * (1 + 0.02 * (i % 3)), end_s=10.0 * i + 1.0)
+        counts[worker] += 1
+
+    assert min(counts.values()) >= 8
+
+
+def test_a_worker_nothing_is_known_of_is_taken_to_be_like_the_others() -> None:
+    """The fleet is much faster than where learning starts: without this the newcomers would never be tried."""
+    policy, seen = build(), set[WorkerId]()
+    for i in range(40):
+        one = request(f"r{i}", chained(1000 + i, i), at_s=10.0 * i)
+        worker = send(policy, one, fleet(2 if i < 20 else 4))
+        finish(policy, one, worker, first_s=10.0 * i + 0.002, end_s=10.0 * i + 1.0)
+        seen.add(worker)
+
+    assert len(seen) == 4
+
+
 def test_a_long_prefix_is_followed_when_its_worker_is_free() -> None:
     policy = build()
     first = request("first", chained(*range(20)))
