@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: install up test test-sglang check lock bench compose
+.PHONY: install up test test-sglang check lock bench chaos compose
 
 install: $(VENV)/.installed
 
@@ -36,6 +36,10 @@ compose:
 # CPU, rate and latency beside other routers, which are installed into .cache/bench (10 minutes; two free cores).
 bench: install
 	$(BIN)/python benchmarks/data_path --out benchmarks/data_path/result.json
+
+# Half an hour of faults under load, after which every request is accounted for.
+chaos: install
+	$(BIN)/python benchmarks/chaos --minutes 30 --seed 1
 
 # After a change of the dependencies in pyproject.toml.
 lock:
