@@ -22,7 +22,7 @@ check: install
 	$(BIN)/mypy
 
 test: install
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(PYTEST_OPTIONS)
 
 # The same contract against the real SGLang server, on this machine's CPU, and SGLang's own clients through the router.
 SGLANG_ENV ?= .cache/sglang-cpu
