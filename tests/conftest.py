@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import signal
+
 from hypothesis import settings
 
 settings.register_profile("trieway", deadline=None)
 settings.load_profile("trieway")
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # A shell that starts this in the background has Ctrl-C ignored, here and in all programs that tests start.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
