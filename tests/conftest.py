@@ -6,7 +6,7 @@ import signal
 
 from hypothesis import settings
 
-settings.register_profile("trieway", deadline=None)
+settings.register_profile("trieway", deadline=None, database=None)
 settings.load_profile("trieway")
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
