@@ -205,7 +205,7 @@ class WorkerBook:
             if booking.first_s is not None and booking.stream and answer_tokens > 8:
                 self._measure_decode(at_s - booking.first_s, answer_tokens)
         else:
-            self.image.cut(booking.entry, booking.use.found_blocks)
+            self.image.cut(booking.entry)
         self.image.release(booking.entry)
 
     def cached_report(self, booking: Booking, cached_tokens: float, block_tokens: float, slack_tokens: float) -> None:

@@ -24,12 +24,15 @@ class Entry:
                    | newer   |  this entry's own blocks         | tail: partial block and answer
     """
 
-    __slots__ = ("base", "block_tokens", "blocks", "first", "held", "stored", "tail_tokens", "used_at", "used_s")
+    __slots__ = (
+        "base", "block_tokens", "blocks", "first", "held", "known", "stored", "tail_tokens", "used_at", "used_s",
+    )  # fmt: skip
 
     def __init__(self, blocks: Sequence[int], block_tokens: float, tail_tokens: float) -> None:
         self.blocks = blocks
         self.base = 0  # depth of blocks[0]: what newer entries own is cut off in time
         self.first = 0
+        self.known = 0  # leading blocks that are computed, or that another prompt brings or brought
         self.block_tokens = block_tokens
         self.tail_tokens = tail_tokens
         self.held = True  # a request runs or waits: SGLang locks what it uses
@@ -113,9 +116,10 @@ class CacheImage:
         return Use(entry, found, tuple(before))
 
     def reuse(self, entry: Entry, at_s: float = 0.0) -> None:
-        """The request goes on with its prompt: it is the most recent again. Only while held."""
+        """The worker has computed the prompt: it is the most recent again. Only while held."""
         entry.used_s = at_s
         self._take(entry)
+        entry.known = entry.end
         self._shrink()
 
     def grow(self, entry: Entry, tail_tokens: float) -> None:
@@ -157,17 +161,15 @@ class CacheImage:
             else:
                 self._drop(entry)
 
-    def cut(self, entry: Entry, keep_blocks: int) -> None:
-        """What this entry was the first to bring, after `keep_blocks`, was never computed. Only while held.
-
-        Whatever another prompt has used since stays: its own request will bring it.
-        """
-        if not entry.stored or entry.first > keep_blocks:
+    def cut(self, entry: Entry) -> None:
+        """The request ended before its prompt was computed: what nobody else has used goes. Only while held."""
+        keep = max(entry.known, entry.first)
+        if not entry.stored or keep >= entry.end:
             return
         self._count(entry, -1)
-        for block in entry.blocks[keep_blocks:]:
+        for block in entry.blocks[keep:]:
             self._owner.pop(block, None)
-        entry.blocks = entry.blocks[:keep_blocks]
+        entry.blocks = entry.blocks[:keep]
         entry.tail_tokens = 0.0
         self._count(entry, 1)
 
@@ -220,6 +222,7 @@ class CacheImage:
             before.append((end, 0 if holder.held else holder.used_at, holder.used_s))
             self._lose(holder, end)
             depth = end
+        entry.known = max(entry.known, depth)
         owner.update(zip(blocks[:limit] if limit < len(blocks) else blocks, repeat(entry)))
         self._tick += 1
         entry.first = 0

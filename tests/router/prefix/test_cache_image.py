@@ -91,7 +91,7 @@ def test_it_stays_whole_under_any_order_of_calls(calls: list[tuple[str, list[int
         else:
             entry = held.pop(number % len(held))
             if call == "cut":
-                image.cut(entry, number)
+                image.cut(entry)
             image.release(entry)
         consistent(image)
         assert image.size_tokens <= capacity * TOKENS or all(entry.held for entry in image._recent.values())
@@ -164,7 +164,7 @@ def test_cutting_a_prompt_that_was_never_computed_leaves_what_was_there() -> Non
     image = CacheImage(1e9, 10**6)
     image.release(image.use(chained([1, 2]), TOKENS, 0.0).entry)
     failed = image.use(chained([1, 2, 3, 4]), TOKENS, 0.0)
-    image.cut(failed.entry, failed.found_blocks)
+    image.cut(failed.entry)
     image.release(failed.entry)
 
     assert image.match(chained([1, 2, 3, 4])) == 2
@@ -174,9 +174,20 @@ def test_cutting_leaves_what_another_request_brings() -> None:
     image = CacheImage(1e9, 10**6)
     failed = image.use(chained([1, 2, 3]), TOKENS, 0.0)
     image.use(chained([1, 2, 3, 4]), TOKENS, 0.0)
-    image.cut(failed.entry, 0)
+    image.cut(failed.entry)
 
     assert image.match(chained([1, 2, 3, 4])) == 4
+
+
+def test_cutting_after_the_prompt_was_renewed_leaves_what_another_request_brings() -> None:
+    """The renewal takes the shared blocks back from the other request, which still brings them."""
+    image = CacheImage(TOKENS, 10**6)
+    failed = image.use(chained([1]), TOKENS, 0.0)
+    image.use(chained([1]), TOKENS, 0.0)
+    image.use(chained([2]), TOKENS, 0.0)  # over the bound: what is held moves up
+    image.cut(failed.entry)
+
+    assert image.match(chained([1])) == 1
 
 
 def test_clear_forgets_everything_and_late_calls_are_harmless() -> None:
@@ -184,7 +195,7 @@ def test_clear_forgets_everything_and_late_calls_are_harmless() -> None:
     entry = image.use(chained([1, 2]), TOKENS, 5.0).entry
     image.clear()
     image.grow(entry, 9.0)
-    image.cut(entry, 0)
+    image.cut(entry)
     image.release(entry)
 
     assert (image.size_tokens, image.held_tokens, image.size_blocks) == (0.0, 0.0, 0)
