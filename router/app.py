@@ -88,7 +88,7 @@ def create_app(
     admission = Admission(config.admission, clock)
     door.busy = lambda: admission.queue.running + admission.queue.waiting
     registry = Registry(clock, config.health, config.breaker)
-    registry.listen(Judge(registry).observe)
+    registry.listen(Judge(registry, config.health.stall_s).observe)
     rng = Random(config.seed)
     policy = build_policy(config.policy, config.policies, rng)
     insight = Insight(config, policy, registry, rng=rng, clock=clock, version=trieway_version())

@@ -6,6 +6,8 @@ Not here: probes (health), what follows from all of it (vitals).
 
 from __future__ import annotations
 
+from router.errors import WorkerTimeout
+from router.fleet.lost import LostRequests
 from router.fleet.registry import Registry
 from router.fleet.worker import Worker
 from router.types import (
@@ -26,11 +28,13 @@ BUSY_STATUSES = (429, 503)
 
 
 class Judge:
-    """Keeps the vitals of all workers of one registry."""
+    """Keeps the vitals of all workers of one registry. A request is lost after `patience_s` (fleet.lost); 0: never."""
 
-    def __init__(self, registry: Registry) -> None:
+    def __init__(self, registry: Registry, patience_s: float = 0.0) -> None:
         self._registry = registry
+        self._patience_s = patience_s
         self._loads: dict[WorkerId, tuple[int | None, ...]] = {}
+        self._lost: dict[WorkerId, LostRequests] = {}
 
     def observe(self, event: FleetEvent) -> None:
         """Ignores what workers that are gone still do."""
@@ -45,6 +49,7 @@ class Judge:
                 self._reported(event)
             case WorkerLeft():
                 self._loads.pop(event.worker, None)
+                self._lost.pop(event.worker, None)
             case _:
                 pass
 
@@ -84,12 +89,27 @@ class Judge:
             worker.vitals.progressed(event.at_s)
 
     def _reported(self, event: LoadReported) -> None:
-        seen = figures(event.load)
+        worker, seen = self._registry.find(event.worker), figures(event.load)
+        if worker is None:
+            return
         if self._loads.get(event.worker, seen) != seen:
-            worker = self._registry.find(event.worker)
-            if worker is not None:
-                worker.vitals.progressed(event.at_s)
+            worker.vitals.progressed(event.at_s)
         self._loads[event.worker] = seen
+        if self._patience_s > 0:
+            self._call_off_lost(worker, event.load)
+
+    def _call_off_lost(self, worker: Worker, load: LoadReport) -> None:
+        """What the worker does not know of any more goes elsewhere."""
+        watched = self._lost.get(worker.id)
+        if watched is None:
+            watched = self._lost[worker.id] = LostRequests(self._patience_s)
+        for each in watched.reported(load, worker.unanswered):
+            each(
+                WorkerTimeout(
+                    f"Worker {worker.id} has lost the request: for {self._patience_s:g} s it sent nothing, and "
+                    "reported fewer requests than wait there (health.stall_s)."
+                )
+            )
 
 
 def figures(load: LoadReport) -> tuple[int | None, ...]:

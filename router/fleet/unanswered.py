@@ -25,7 +25,7 @@ class Unanswered:
         self._timer: asyncio.TimerHandle | None = None
 
     def __enter__(self) -> Unanswered:
-        self._worker.unanswered.add(self._call_off)
+        self._worker.unanswered[self._call_off] = None
         if self._trial_s is not None:
             late = WorkerTimeout(
                 f"Worker {self._worker.id}, on trial, sent nothing for {self._trial_s:g} s (breaker.trial_timeout_s)."
@@ -35,7 +35,7 @@ class Unanswered:
 
     def __call__(self) -> None:
         """The first byte is there."""
-        self._worker.unanswered.discard(self._call_off)
+        self._worker.unanswered.pop(self._call_off, None)
         if self._timer is not None:
             self._timer.cancel()
 

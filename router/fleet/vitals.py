@@ -30,7 +30,10 @@ class HealthConfig:
     path: str = knob("/health", "what is probed on a worker")
     connect_interval_s: float = knob(1.0, "seconds between two checks that a worker accepts connections; 0: none")
     connect_timeout_s: float = knob(2.0, "seconds such a check may take")
-    stall_s: float = knob(60.0, "seconds without progress after which a worker that holds requests is hung; 0: never")
+    stall_s: float = knob(
+        60.0, "seconds without progress after which a worker that holds requests is hung, and a request that it does "
+        "not count any more is lost; 0: never"
+    )  # fmt: skip
     startup_grace_s: float = knob(900.0, "seconds a new worker may take to load its model before it counts as degraded")
     warm_s: float = knob(30.0, "seconds over which a worker that joins a running fleet gets its share; 0: at once")
     expand_ranks: bool = knob(True, "make each data-parallel rank of a server a worker of its own")

@@ -37,8 +37,8 @@ class Worker:
     `rank` is None for a server that is one replica. `facts` is None until `/server_info` was read. `reports_cached`
     says whether its usage tells cached tokens, so that silence means zero; None while unknown. `models` is None until
     the worker told us which it serves; `model_cards` are its own entries of `/v1/models`. `unanswered` are the requests
-    there that have no first byte yet; `held_until_s` is when it wants requests again (Retry-After), `warm_from_s` since
-    when it gets a growing share. `heard_s` is when bytes last came from it.
+    there that have no first byte yet, oldest first; `held_until_s` is when it wants requests again (Retry-After),
+    `warm_from_s` since when it gets a growing share. `heard_s` is when bytes last came from it.
     """
 
     __slots__ = (
@@ -87,7 +87,7 @@ class Worker:
         self.state_since_s = now_s
         self.in_flight = 0
         self.vitals = Vitals(health or HealthConfig(), breaker or BreakerConfig(), now_s)
-        self.unanswered: set[CallOff] = set()
+        self.unanswered: dict[CallOff, None] = {}
         self.history: deque[tuple[float, WorkerState, str]] = deque(maxlen=HISTORY)
         self.heard_s = float("-inf")
         self.held_until_s = float("-inf")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from router_fakes import Call, config, running, upstream
+from router_fakes import Call, answer, config, running, upstream
 
 QUICK = {"interval_s": 0.05, "retry_interval_s": 0.05, "timeout_s": 1.1}
 
@@ -52,3 +52,38 @@ async def test_a_worker_that_nobody_listens_for_is_not_ready_and_says_why() -> N
     assert seen["w1"]["state"] == "starting"
     assert ready.status_code == 503
     assert ready.json()["error"]["code"] == "no_worker_ready"
+
+
+async def test_a_request_that_its_worker_loses_goes_to_another_while_the_first_goes_on_working(
+    chat: dict[str, Any],
+) -> None:
+    """The worker answers probes, load reports (nothing running) and every other request: only the deadline of a
+    first byte, ten minutes, would end the wait."""
+    lost: list[Call] = []
+
+    async def lose_the_first(call: Call, writer: asyncio.StreamWriter) -> None:
+        if lost:
+            await answer({"id": "one"})(call, writer)
+        else:
+            lost.append(call)
+            await call.left()
+
+    idle = {"dp_rank": 0, "num_running_reqs": 0, "num_waiting_reqs": 0, "num_used_tokens": 0}
+    loads = answer({"loads": [{**idle, "max_total_num_tokens": 1000}]})
+    async with upstream(lose_the_first) as one, upstream(answer({"id": "two"})) as two:
+        one.gets["/v1/loads"] = loads
+        settings = config(
+            f"one={one.url}", f"two={two.url}", health={**QUICK, "stall_s": 0.2}, load={"interval_s": 0.05}
+        )
+        async with running(settings) as router:
+            waiting = asyncio.ensure_future(router.client.post("/v1/chat/completions", json=chat))
+            while not lost:
+                await asyncio.sleep(0.01)
+            while not waiting.done():
+                await router.client.post("/v1/chat/completions", json=chat)
+                await asyncio.sleep(0.01)
+            answered = await waiting
+
+    assert len(lost) == 1
+    assert (answered.status_code, answered.json()["id"]) == (200, "two")
+    assert len([call for call in one.calls if call is not lost[0]]) > 1

@@ -1,0 +1,46 @@
+"""Requests that a worker has lost while it goes on with others: it counts fewer than wait there for their first byte.
+
+What a load report counts (running and waiting) is at least what has been waiting since before that report. Where a
+report counted less, the difference will never be answered, whatever the worker's probes say. Pure: reports bring the
+time. Owned and told by fleet.judge. Not here: a worker of which nothing moves any more (vitals).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+from router.fleet.call_off import CallOff
+from router.types import LoadReport
+
+
+class LostRequests:
+    """One worker's. Looks in spans of `patience_s` at what waits all through one, so that a request is found lost
+    after one to two of them. A span must be longer than what a server does before it counts a request (tokenizing,
+    loading images)."""
+
+    __slots__ = ("_began_s", "_least", "_patience_s", "_suspects")
+
+    def __init__(self, patience_s: float) -> None:
+        self._patience_s = patience_s
+        self._suspects: Sequence[CallOff] = ()
+        self._began_s = 0.0
+        self._least = 0
+
+    def reported(self, load: LoadReport, unanswered: Collection[CallOff]) -> Sequence[CallOff]:
+        """Those of `unanswered`, the requests without a first byte, oldest first, that are found lost just now.
+
+        Which of several is lost cannot be seen: the oldest are named, as many as are missing.
+        """
+        if not self._suspects:
+            self._begin(load.at_s, unanswered)
+            return ()
+        self._least = min(self._least, load.running + load.waiting)
+        if load.at_s - self._began_s < self._patience_s:
+            return ()
+        waiting = [each for each in self._suspects if each in unanswered]
+        lost = waiting[: max(0, len(waiting) - self._least)]
+        self._begin(load.at_s, [each for each in unanswered if each not in lost])
+        return lost
+
+    def _begin(self, now_s: float, unanswered: Collection[CallOff]) -> None:
+        self._suspects, self._began_s, self._least = tuple(unanswered), now_s, 2**60
