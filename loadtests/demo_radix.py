@@ -37,7 +37,7 @@ class Plan:
 
     document_tokens: int = 8000
     questions: int = 8
-    policy: str = "prefix_match"
+    policy: str = "expected_ttft"
     model: str | None = None
     api_key: str | None = None
     seed: int = 0

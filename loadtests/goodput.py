@@ -21,13 +21,15 @@ WIDEST = 256.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trial:
-    """One run at one rate. `rate` multiplies the workload's; `requests_per_s` is what that offers. `share` met the
-    objective; a trial that was hopeless is given up early, and then `share` is what it could have reached at most.
+    """One run at one rate. `rate` multiplies the workload's; `requests_per_s` is what that offers, for `arrivals_s`.
+    `share` met the objective; a trial that was hopeless is given up early, and then `share` is what it could have
+    reached at most.
     """
 
     rate: float
     seed: int
     requests_per_s: float
+    arrivals_s: float
     share: float
     met: bool
     gave_up: bool = False

@@ -59,10 +59,12 @@ class _Trials:
         except* _Hopeless:
             gave_up = True
         share = 1 - watch.missed / len(requests)
+        arrivals_s = span_s / (rate * self._scenario.workload.rate)
         return Trial(
             rate=rate,
             seed=seed,
-            requests_per_s=rate * self._scenario.workload.rate * len(requests) / span_s if span_s else 0.0,
+            requests_per_s=len(requests) / arrivals_s if span_s else 0.0,
+            arrivals_s=arrivals_s,
             share=share,
             met=not gave_up and share >= self._objective.share,
             gave_up=gave_up,

@@ -16,6 +16,10 @@ from loadtests.goodput import Goodput
 from loadtests.scenario_outcome import Outcome
 from loadtests.table import remarks as run_remarks
 
+SHORT_S = 10.0
+"""A trial whose requests arrive within this time says little about a rate that is to be kept up: a queue of several
+answers' length has had no time to grow."""
+
 
 def value_text(figure: Figure, value: float | None) -> str:
     """A value in its unit: milliseconds below ten seconds, shares in percent."""
@@ -106,10 +110,12 @@ def goodput_table(outcome: Outcome) -> Table:
 
 def goodput_remark(found: Goodput) -> str:
     """What a reader of a goodput must know."""
-    if found.stopped:
-        return f"stopped {found.stopped}: a lower bound" if found.best else f"stopped {found.stopped}"
     if found.best is None:
-        return "no rate met the objective"
+        return f"stopped {found.stopped}" if found.stopped else "no rate met the objective"
+    if found.best.arrivals_s < SHORT_S:
+        return f"too high: all arrived within {found.best.arrivals_s:.2g} s, so no queue could grow; use more sessions"
+    if found.stopped:
+        return f"stopped {found.stopped}: a lower bound"
     if found.failed_rate is None:
         return "no rate failed: a lower bound"
     return "confirmed" if found.confirmed else ""

@@ -6,6 +6,7 @@ Only words and tables here; what they show is made by the routes they call. Call
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import fields
 from typing import Any
 
@@ -22,12 +23,16 @@ _url = click.option(
     "--url", default="http://127.0.0.1:8080", show_default=True, envvar="TRIEWAY_URL", help="the router to ask"
 )
 _json = click.option("--json", "as_json", is_flag=True, help="print JSON")
+KEY_VARIABLE = "TRIEWAY_API_KEY"
+"""Environment variable with the admin key of a router that asks for one. No flag: others could read it in `ps`."""
 
 
 def ask(method: str, url: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
     """The router's answer. Raises ClickException with its own error message, or with what kept it from answering."""
+    key = os.environ.get(KEY_VARIABLE)
+    headers = {"authorization": f"Bearer {key}"} if key else {}
     try:
-        answer = httpx.request(method, url.rstrip("/") + path, json=body, timeout=TIMEOUT_S)
+        answer = httpx.request(method, url.rstrip("/") + path, json=body, headers=headers, timeout=TIMEOUT_S)
         data: Any = answer.json()
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         raise click.ClickException(f"{url} does not answer: {error}") from error
@@ -37,7 +42,8 @@ def ask(method: str, url: str, path: str, body: dict[str, Any] | None = None) ->
         return data
     found = data.get("error") if isinstance(data, dict) else None
     message = found.get("message") if isinstance(found, dict) else None
-    raise click.ClickException(message or f"{url}{path} answered {answer.status_code}.")
+    hint = f" Put an admin key into {KEY_VARIABLE}." if answer.status_code in (401, 403) else ""
+    raise click.ClickException((message or f"{url}{path} answered {answer.status_code}.") + hint)
 
 
 @click.command()

@@ -23,7 +23,9 @@ class Server:
     async def measure(self, rate: float, seed: int) -> Trial:
         self.now_s += 60.0
         met = self.meets(rate, seed)
-        return Trial(rate=rate, seed=seed, requests_per_s=10 * rate, share=1.0 if met else 0.5, met=met)
+        return Trial(
+            rate=rate, seed=seed, requests_per_s=10 * rate, arrivals_s=60 / rate, share=1.0 if met else 0.5, met=met
+        )
 
     async def search(self, **spec: float) -> Goodput:
         wanted = GoodputSpec(**{"max_trials": 60, "max_minutes": 1e6, **spec})  # type: ignore[arg-type]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import signal
 from collections.abc import AsyncIterator
 
@@ -80,7 +81,8 @@ class Server:
                 lambda: Connection(self._handle, self._connections), self.options.host, self.port, backlog=4096
             )
         except OSError as error:
-            raise BadOption(f"cannot listen on {self.options.host}:{self.port}: {error}") from error
+            address, why = f"{self.options.host}:{self.port}", os.strerror(error.errno or 0)
+            raise BadOption(f"cannot listen on {address}: {why}; choose another --port") from error
         self.port = self._listener.sockets[0].getsockname()[1]
 
     def refuse(self) -> None:
