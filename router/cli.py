@@ -1,140 +1,34 @@
-"""The command `trieway`: serve, up, policies, check-config, and what the other packages contribute.
+"""The command `trieway`: the router's own commands, and what the other packages contribute.
 
-Flags are derived from the configuration's fields; each has an environment variable TRIEWAY_<FLAG>. The sibling
-packages' commands are found through entry points, so that the packages stay strangers.
+Names and one-line helps only; what a command needs is imported when it is called, so that a command that serves nothing
+does not wait for the web framework. The sibling packages' commands are found through entry points, so that the packages
+stay strangers. Not here: serve, policies and check-config (config_commands).
 """
 
 from __future__ import annotations
 
-import json
 import sys
-from collections.abc import Callable
+from importlib import import_module
 from importlib.metadata import entry_points
-from pathlib import Path
 from typing import Any
 
 import click
 
-from router.app import create_app, trieway_version
-from router.config import RouterConfig, knobs, load_config
-from router.errors import RouterError
-from router.policies import POLICIES
-from router.remote import experiment, explain
-from router.security.command import keys
 
-Overrides = dict[tuple[str, ...], Any]
+class LazyCommand(click.Command):
+    """Stands for the command at `target` ("module:name") until it is used; `summary` is its line in help."""
 
+    def __init__(self, name: str, target: str, summary: str) -> None:
+        super().__init__(name, help=summary, short_help=summary)
+        self._target = target
 
-def config_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Adds --config and one option per configuration field to a click command."""
-    for knob in reversed(list(knobs())):
-        many = isinstance(knob.default, tuple)
-        default = ", ".join(map(str, knob.default)) if many else knob.default
-        shown = "" if default in (None, "") else f"  [default: {default}]"
-        command = click.option(
-            knob.flag,
-            "__".join(knob.path),
-            multiple=many,
-            default=None,
-            envvar="TRIEWAY_" + knob.flag[2:].replace("-", "_").upper(),
-            help=knob.help + shown,
-        )(command)
-    return click.option("--config", "config_file", type=click.Path(path_type=Path), help="TOML file of settings")(
-        command
-    )
-
-
-def overrides_of(given: dict[str, Any]) -> Overrides:
-    """What flags and environment set, by path."""
-    return {
-        tuple(name.split("__")): list(value) if isinstance(value, tuple) else value
-        for name, value in given.items()
-        if value is not None and value != ()
-    }
-
-
-def read_config(config_file: Path | None, given: dict[str, Any]) -> RouterConfig:
-    """The configuration from file, environment and flags; a ConfigError becomes a one-line exit."""
-    try:
-        return load_config(config_file, overrides_of(given))
-    except RouterError as error:
-        raise click.ClickException(error.message) from error
-
-
-@click.command()
-@config_options
-def serve(config_file: Path | None, **given: Any) -> None:
-    """Run the router in front of the given workers."""
-    import uvicorn
-
-    from router.admission.door import Door
-    from router.admission.draining_server import DrainingServer
-    from router.garbage import calm
-    from router.inbound import limited_protocol
-    from router.security.tls import server_options
-    from router.state.reload import ConfigSource
-    from router.telemetry.logs import setup_logging
-
-    config = read_config(config_file, given)
-    setup_logging(config.server.log_level, config.server.log_format)
-    door = Door()
-    source = ConfigSource(read=lambda: load_config(config_file, overrides_of(given)), file=config_file)
-    try:
-        app, tls = create_app(config, door=door, source=source), server_options(config.security)
-    except RouterError as error:
-        raise click.ClickException(error.message) from error
-    settings = uvicorn.Config(
-        app,
-        host=config.server.host,
-        port=config.server.port,
-        http=limited_protocol(config.server.max_header_bytes),
-        log_config=None,
-        log_level=config.server.log_level,
-        access_log=False,
-        server_header=False,
-        date_header=False,
-        limit_concurrency=config.server.max_connections,
-        timeout_graceful_shutdown=int(config.server.shutdown_grace_s),
-        **tls,
-    )
-    calm()
-    grace_s, delay_s = config.server.shutdown_grace_s, config.server.shutdown_delay_s
-    server = DrainingServer(settings, door, grace_s=grace_s, delay_s=delay_s)
-    server.run()
-    if not server.started:
-        sys.exit(3)  # as uvicorn itself does
-
-
-@click.command()
-@click.option("--json", "as_json", is_flag=True, help="print JSON")
-def policies(as_json: bool) -> None:
-    """List the routing policies and their parameters."""
-    parameters = {
-        name: {
-            knob.path[2]: {"default": knob.default, "help": knob.help} for knob in knobs() if knob.path[1:2] == (name,)
-        }
-        for name in POLICIES
-    }
-    if as_json:
-        rows = {name: {"summary": row.summary, "parameters": parameters[name]} for name, row in POLICIES.items()}
-        click.echo(json.dumps(rows, indent=2))
-        return
-    for name, row in POLICIES.items():
-        click.echo(f"{name:16} {row.summary}")
-        for key, about in parameters[name].items():
-            click.echo(f"{'':18}{key} = {about['default']}  ({about['help']})")
-
-
-@click.command("check-config")
-@config_options
-def check_config(config_file: Path | None, **given: Any) -> None:
-    """Check a configuration without starting anything."""
-    config = read_config(config_file, given)
-    try:
-        create_app(config)
-    except RouterError as error:
-        raise click.ClickException(error.message) from error
-    click.echo(f"ok: policy {config.policy}, {len(config.worker)} workers")
+    def make_context(
+        self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
+    ) -> click.Context:
+        """The context of the real command."""
+        module, name = self._target.split(":")
+        command: click.Command = vars(import_module(module))[name]
+        return command.make_context(info_name, args, parent, **extra)
 
 
 @click.command()
@@ -149,11 +43,21 @@ def up(workers: int, port: int, worker_port: int, policy: str) -> None:
     sys.exit(run_up(workers=workers, port=port, worker_port=worker_port, policy=policy))
 
 
-commands: list[click.Command] = [serve, up, policies, check_config, explain, experiment, keys]
+commands: list[click.Command] = [
+    LazyCommand("serve", "router.config_commands:serve", "Run the router in front of the given workers."),
+    up,
+    LazyCommand("policies", "router.config_commands:policies", "List the routing policies and their parameters."),
+    LazyCommand(
+        "check-config", "router.config_commands:check_config", "Check a configuration without starting anything."
+    ),
+    LazyCommand("explain", "router.remote:explain", "Show why a request went where it went, and what came of it."),
+    LazyCommand("experiment", "router.remote:experiment", "Compare routing policies on live traffic."),
+    LazyCommand("keys", "router.security.command:keys", "Make API keys for clients and admins."),
+]
 
 
 @click.group()
-@click.version_option(trieway_version(), prog_name="trieway")
+@click.version_option(package_name="trieway", prog_name="trieway")
 def cli() -> None:
     """Trieway: a cache-aware load-balancing router for SGLang."""
 

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
 
-from router.cli import check_config, policies, serve
+from router.cli import commands
+from router.config_commands import check_config, policies, serve
 
 
 def run(command: object, *args: str, **env: str) -> Result:
@@ -57,6 +61,15 @@ def test_a_worker_url_that_is_not_one_ends_the_start() -> None:
     assert "http://127.0.0.1:30000" in result.output
 
 
+def test_a_port_that_is_taken_ends_the_start_with_what_to_do() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        result = run(serve, "--port", str(port), "--worker", "http://127.0.0.1:30000")
+
+    assert result.exit_code == 1
+    assert f"Cannot listen on 127.0.0.1:{port}: Address already in use. Choose another --port" in result.output
+
+
 def test_flags_win_over_the_environment_which_wins_over_the_file(tmp_path: Path) -> None:
     file = tmp_path / "trieway.toml"
     file.write_text('policy = "random"\n')
@@ -77,3 +90,18 @@ def test_every_policy_is_listed_with_its_parameters_for_programs_too() -> None:
     assert {"random", "round_robin", "least_in_flight", "power_of_two", "session_hash", "prefix_match"} <= set(listed)
     assert all(name in shown.output for name in listed)
     assert listed["prefix_match"]["parameters"]["capacity_blocks"]["default"] == 65_536
+
+
+def test_a_command_is_listed_with_the_first_line_of_its_own_help() -> None:
+    for command in commands:
+        context = command.make_context(command.name, [], resilient_parsing=True)
+        shown = command.short_help or (command.help or "").partition("\n")[0]
+
+        assert shown == (context.command.help or "").partition("\n")[0]
+
+
+def test_a_command_that_serves_nothing_does_not_wait_for_the_web_framework() -> None:
+    loaded = "import sys, router.cli, loadtests.cli, workers.cli, router.policies; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", loaded], capture_output=True, text=True, check=True, timeout=60)
+
+    assert not {"fastapi", "uvicorn", "router.app", "numpy"} & set(done.stdout.split())
