@@ -79,7 +79,7 @@ class CacheImage:
         self._evicted = evicted
         self._owner: dict[int, Entry] = {}
         self._recent: OrderedDict[int, Entry] = OrderedDict()
-        self._held: set[Entry] = set()
+        self._held: dict[Entry, None] = {}  # in order, so that equal runs are equal
         self._tick = 0
 
     @property
@@ -110,7 +110,7 @@ class CacheImage:
         """A request uses this prompt: all of it becomes the most recent, and is held until `release`. O(blocks)."""
         entry = Entry(blocks, block_tokens, tail_tokens)
         entry.used_s = at_s
-        self._held.add(entry)
+        self._held[entry] = None
         found, before = self._take(entry)
         self._shrink()
         return Use(entry, found, tuple(before))
@@ -135,7 +135,7 @@ class CacheImage:
             return
         self._count(entry, -1)
         entry.held = False
-        self._held.discard(entry)
+        self._held.pop(entry, None)
         self._count(entry, 1)
         shared, heir = 0, None
         for other in self._held:
