@@ -9,15 +9,14 @@ Not here: eligibility (fleet), retries (dispatch). The worth of each term: docs/
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from math import inf, isfinite
 from random import Random
 
-from router.knob import knob, require
+from router.policies.expected_ttft_config import ExpectedTtftConfig
 from router.policies.expected_ttft_forecast import Forecast
 from router.policies.expected_ttft_learned import TokenScale, Wanted
 from router.policies.expected_ttft_rate import SETTLED
-from router.policies.expected_ttft_worker import Booking, Demand, WorkerBook
+from router.policies.expected_ttft_worker import Booking, Demand, Weighed, WorkerBook
 from router.prefix.cache_image import CacheImage
 from router.types import (
     AttemptFailed,
@@ -38,35 +37,14 @@ from router.types import (
     Workers,
 )
 
+__all__ = ["TERMS", "ExpectedTtft", "ExpectedTtftConfig"]
+
 TERMS = ("wait", "memory", "prefill", "decodes", "displaced", "others")
 SAME_COST = 1e-6
 """Costs closer than this, in seconds, are equal."""
 SAME_SHARE = 0.1
 """Idle workers that hold as much of a prompt are equal when their costs are this close: learned rates of like GPUs
 differ by as much, and without this an idle fleet would send everything to the one whose estimate is lowest."""
-Weighed = tuple[int, tuple[float, float, float, float, float]]
-"""Matched blocks on a worker, and its terms in seconds but for the last, in the order of TERMS."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ExpectedTtftConfig:
-    capacity_tokens: int = knob(400_000, "tokens of KV cache per worker, until the worker reports or shows its own")
-    capacity_blocks: int = knob(262_144, "prompt blocks remembered per worker, at most; about 150 bytes each")
-    decode_weight: float = knob(0.1, "charge for delaying one running answer, as a share of the delay")
-    others_weight: float = knob(0.5, "charge for the longer waits of requests to come, as a share of them")
-    later_weight: float = knob(6.0, "price of a second of work left after those, per request that waits on a worker")
-    forecast_length: int = knob(32, "how many requests to come are thought of: as many of the past, come again")
-    displaced_weight: float = knob(1.0, "charge for evicting cached tokens, as a share of what they may cost again")
-    memory_room: float = knob(0.7, "share of a KV cache in use beyond which requests are expected to wait for memory")
-    memory_weight: float = knob(1.0, "how much the wait for KV memory counts")
-
-    def __post_init__(self) -> None:
-        require(self.capacity_tokens >= 1024, "must be at least 1,024")
-        require(self.capacity_blocks >= 1, "must be at least 1")
-        require(0.0 < self.memory_room <= 1.0, "memory_room must be above 0 and at most 1")
-        require(1 <= self.forecast_length <= 1024, "forecast_length must be between 1 and 1,024")
-        for name in ("decode_weight", "others_weight", "later_weight", "displaced_weight", "memory_weight"):
-            require(0.0 <= getattr(self, name) <= 100.0, f"{name} must be between 0 and 100")
 
 
 class ExpectedTtft:
@@ -74,11 +52,11 @@ class ExpectedTtft:
         self._config = config
         self._rng = rng
         self._books: dict[WorkerId, WorkerBook] = {}
-        self._where: dict[RequestId, tuple[WorkerId, Booking, RoutingRequest]] = {}
-        self._blank = self._new_book()
+        self._where: dict[RequestId, Booking] = {}
         self._scale = TokenScale()
         self._wanted = Wanted()
         self._forecast = Forecast(config.forecast_length)
+        self._blank = self._new_book(WorkerId(""))
         self._answer_tokens = 300.0
         self._now_s = 0.0
 
@@ -87,54 +65,73 @@ class ExpectedTtft:
     def select(self, request: RoutingRequest, workers: Workers) -> Decision:
         """Pick the lowest cost in O(workers log blocks); equals go to the one with fewer in flight, then at random."""
         weighed = self._weigh(request, workers)
-        best = self._cheapest(request, weighed, workers)
-        found, terms = weighed[best]
+        alone = len(weighed) == 1
+        best = 0 if alone else self._cheapest(request, weighed, workers)
+        _, free_s, own_s, found, *_ = weighed[best]
+        worker = workers[best].id
         return Decision(
-            worker=workers[best].id,
-            reason=Reason.ONLY_WORKER if len(workers) == 1 else Reason.LOWEST_COST,
+            worker=worker,
+            reason=Reason.ONLY_WORKER if alone else Reason.LOWEST_COST,
             match_blocks=found,
-            match_tokens=self._match_tokens(request, workers[best].id, found),
-            expected_ttft_s=terms[0] + terms[1] + terms[2],
+            match_tokens=self._match_tokens(request, worker, found),
+            expected_ttft_s=free_s + own_s,
         )
 
     def candidates(self, request: RoutingRequest, workers: Workers) -> tuple[Candidate, ...]:
         """Every worker as `select` weighs it at this moment. Reads only."""
         weighed = self._weigh(request, workers)
-        outlook = _Outlook(self._forecast, weighed, self._config, self._later_price(workers))
+        charges = _Charges(self._forecast, weighed, self._config.others_weight, self._later_price(workers))
         return tuple(
             Candidate(
                 worker=worker.id,
                 match_tokens=self._match_tokens(request, worker.id, found),
-                terms_s=tuple(zip(TERMS, (*terms, outlook.charge_s(index)), strict=True)),
+                terms_s=tuple(
+                    zip(TERMS, (wait_s, memory_s, own_s, decodes_s, displaced_s, charges.of(index)), strict=True)
+                ),
             )
-            for index, (worker, (found, terms)) in enumerate(zip(workers, weighed, strict=True))
+            for index, (worker, (_, _, own_s, found, wait_s, memory_s, decodes_s, displaced_s)) in enumerate(
+                zip(workers, weighed, strict=True)
+            )
         )
 
     def images(self) -> Mapping[WorkerId, CacheImage]:
         """What each worker is believed to hold. For reading only: benchmarks and tests."""
-        return {worker: book.image for worker, book in self._books.items()}
+        return {worker: book.cache.image for worker, book in self._books.items()}
 
     def index_blocks(self) -> dict[WorkerId, int]:
         """Prompt blocks remembered of each worker."""
-        return {worker: book.image.size_blocks for worker, book in self._books.items() if book.image.size_blocks}
+        return {worker: image.size_blocks for worker, image in self.images().items() if image.size_blocks}
+
+    def _weigh(self, request: RoutingRequest, workers: Workers) -> list[Weighed]:
+        demand = self._demand(request)
+        now_s = request.at_s if self._now_s < request.at_s < inf else self._now_s
+        books, blank, told = self._books, self._blank, request.known_match_tokens
+        if told is None:
+            return [books.get(worker.id, blank).weigh(demand, None, now_s) for worker in workers]
+        return [books.get(worker.id, blank).weigh(demand, told.get(worker.id), now_s) for worker in workers]
 
     def _cheapest(self, request: RoutingRequest, weighed: Sequence[Weighed], workers: Workers) -> int:
-        """The lowest cost. The charge for others costs most to know and is never negative, so it is asked for only
-        where the rest of the cost leaves a choice.
+        """The lowest cost. The charge for others costs most to know, is never negative and has a bound, so it is asked
+        for only where the rest of the cost leaves a choice.
         """
-        if len(weighed) == 1:
-            return 0
-        outlook = _Outlook(self._forecast, weighed, self._config, self._later_price(workers))
-        bases = [sum(terms) for _, terms in weighed]
-        costs: dict[int, float] = {}
-        least = inf
-        for index in sorted(range(len(bases)), key=bases.__getitem__):
-            if bases[index] > least + SAME_COST:
-                break
-            costs[index] = bases[index] + outlook.charge_s(index)
-            least = min(least, costs[index])
-        best = min(costs, key=costs.__getitem__)
-        equal = [index for index, cost in costs.items() if cost <= least + SAME_COST]
+        bases = [one[0] for one in weighed]
+        order = sorted(range(len(bases)), key=bases.__getitem__)
+        best = order[0]
+        least, _, own_s, *_ = weighed[best]
+        weight, price = self._config.others_weight, self._later_price(workers)
+        most_s = least + weight * self._forecast.most_s(own_s, price) + SAME_COST
+        equal = [best]
+        if bases[order[1]] <= most_s:
+            charges = _Charges(self._forecast, weighed, weight, price)
+            costs: dict[int, float] = {}
+            least = inf
+            for index in order:
+                if bases[index] > least + SAME_COST:
+                    break
+                costs[index] = cost = bases[index] + charges.of(index)
+                if cost < least:
+                    least, best = cost, index
+            equal = [index for index, cost in costs.items() if cost <= least + SAME_COST]
         if workers[best].in_flight == 0:
             equal = self._idle_alike(best, request, weighed, workers)
         if len(equal) == 1:
@@ -149,69 +146,36 @@ class ExpectedTtft:
         hold as much of the prompt, and cost about the same. While the rate of one of two is not known, what they hold
         alone decides: only trying them can change that.
         """
-        matches = [self._match_tokens(request, worker.id, weighed[i][0]) for i, worker in enumerate(workers)]
-        costs = [sum(terms) for _, terms in weighed]
 
         def waits_s(index: int) -> float:
-            terms = weighed[index][1]
-            return terms[0] + terms[1] + terms[4]
+            one = weighed[index]
+            return one[1] + one[7]
 
-        idle = [i for i, worker in enumerate(workers) if worker.in_flight == 0 and waits_s(i) <= waits_s(best)]
-        known = [index for index in idle if not self._unknown(workers[index].id)]
+        most_s = waits_s(best)
+        idle = [i for i, worker in enumerate(workers) if worker.in_flight == 0 and waits_s(i) <= most_s]
+        if len(idle) == 1:
+            return idle
+        matches = {i: self._match_tokens(request, workers[i].id, weighed[i][3]) for i in idle}
+        known = [i for i in idle if self._books.get(workers[i].id, self._blank).rate.observations >= SETTLED]
         if best not in known:
             best = max(idle, key=matches.__getitem__)
-        else:
+        elif len(known) < len(idle):
             best = max([best, *(i for i in idle if i not in known)], key=matches.__getitem__)
-        most_s = costs[best] * (1.0 + SAME_SHARE)
+        most_s = weighed[best][0] * (1.0 + SAME_SHARE)
         return [
-            index
-            for index in idle
-            if matches[index] == matches[best]
-            and (costs[index] <= most_s or index not in known or best not in known)
+            i
+            for i in idle
+            if matches[i] == matches[best] and (weighed[i][0] <= most_s or i not in known or best not in known)
         ]
-
-    def _unknown(self, worker: WorkerId) -> bool:
-        book = self._books.get(worker)
-        return book is None or book.rate.observations < SETTLED
 
     def _later_price(self, workers: Workers) -> float:
         """What a second of work costs those who come later: it grows with the requests that wait on the less busy half
         of the workers. A queue that has its reasons on one worker does not make the others scarce.
         """
-        books = self._books
-        waiting = sorted(len(books[worker.id].queue) if worker.id in books else 0 for worker in workers)
-        half = waiting[: (len(waiting) + 1) // 2]
-        return self._config.later_weight * sum(half) / len(half)
-
-    def _weigh(self, request: RoutingRequest, workers: Workers) -> list[Weighed]:
-        config = self._config
-        demand = self._demand(request)
-        now_s = request.at_s if self._now_s < request.at_s < inf else self._now_s
-        blocks, block_tokens, prompt_tokens = demand.blocks, demand.block_tokens, demand.prompt_tokens
-        need_tokens = prompt_tokens + demand.answer_tokens
-        told = request.known_match_tokens
-        room = config.memory_room
-        weighed: list[Weighed] = []
-        for worker in workers:
-            book = self._books.get(worker.id, self._blank)
-            image = book.image
-            found = image.match(blocks)
-            cached = told.get(worker.id, found * block_tokens) if told else found * block_tokens
-            if cached > prompt_tokens - 1.0:
-                cached = prompt_tokens - 1.0
-            new = prompt_tokens - cached
-            own_s = book.rate.seconds(new, cached)
-            memory_s = displaced_s = 0.0
-            short_tokens = image.held_tokens + book.answers_tokens + need_tokens - room * image.capacity_tokens
-            if short_tokens > 0.0:
-                locked_tokens = image.locked(blocks, found) * block_tokens
-                memory_s = config.memory_weight * book.memory_wait_s(short_tokens - locked_tokens)
-            if image.size_tokens + new + demand.answer_tokens > image.capacity_tokens:
-                displaced_s, used_s = book.displaced(new + demand.answer_tokens)
-                displaced_s *= config.displaced_weight * self._wanted.share(now_s - used_s)
-            decodes_s = own_s * len(book.running) * config.decode_weight
-            weighed.append((found, (book.backlog_s(now_s), memory_s, own_s, decodes_s, displaced_s)))
-        return weighed
+        books, blank = self._books, self._blank
+        waiting = sorted([len(books.get(worker.id, blank).queue) for worker in workers])
+        half = (len(waiting) + 1) // 2
+        return self._config.later_weight * sum(waiting[:half]) / half
 
     def _ratio(self, request: RoutingRequest) -> float:
         """True tokens for each one of the key: this prompt's own where they were counted, else the model's, learned."""
@@ -219,26 +183,20 @@ class ExpectedTtft:
             return request.known_prompt_tokens / request.key.prompt_tokens
         return self._scale.of(request.model)
 
-    def _demand(self, request: RoutingRequest, worker: WorkerId | None = None) -> Demand:
-        key = request.key
+    def _demand(self, request: RoutingRequest) -> Demand:
+        key, limit, answer_tokens = request.key, request.max_output_tokens, self._answer_tokens
+        if limit is not None and limit < answer_tokens:
+            answer_tokens = limit if limit > 0 else 0.0
         ratio = self._ratio(request)
-        told = None if worker is None or request.known_match_tokens is None else request.known_match_tokens.get(worker)
-        limit = request.max_output_tokens
-        answer = self._answer_tokens if limit is None else min(float(max(limit, 0)), self._answer_tokens)
-        return Demand(
-            blocks=key.blocks,
-            block_tokens=key.block_tokens * ratio,
-            prompt_tokens=max(key.prompt_tokens * ratio, 1.0),
-            answer_tokens=answer,
-            stream=request.stream,
-            told_tokens=told,
-        )
+        prompt_tokens = key.prompt_tokens * ratio
+        return Demand(request, key.block_tokens * ratio, max(1.0, prompt_tokens), answer_tokens)
 
     def _match_tokens(self, request: RoutingRequest, worker: WorkerId, found: int) -> float:
         told = request.known_match_tokens
         if told is not None and worker in told:
             return float(told[worker])
-        return min(found * request.key.block_tokens, request.key.prompt_tokens) * self._ratio(request)
+        key = request.key
+        return min(found * key.block_tokens, key.prompt_tokens) * self._ratio(request) if found else 0.0
 
     # -- learning ------------------------------------------------------------------------------------------------
 
@@ -258,29 +216,35 @@ class ExpectedTtft:
             case LoadReported():
                 self._load_reported(event)
             case WorkerJoined():
-                self._books.setdefault(event.worker, self._new_book())
+                if event.worker not in self._books:
+                    self._books[event.worker] = self._new_book(event.worker)
             case WorkerLeft():
                 self._left(event.worker)
             case CacheCleared():
                 if event.worker in self._books:
-                    self._books[event.worker].cache_cleared()
+                    self._books[event.worker].cache.clear()
 
     def _dispatched(self, event: Dispatched) -> None:
         request, worker = event.request, event.decision.worker
-        self._release(request.request_id)
-        book = self._books.setdefault(worker, self._new_book())
-        demand = self._demand(request, worker)
-        evicted_before = book.would_have_known(demand.blocks)
-        self._note_wanted(demand.blocks)
-        booking = book.dispatched(request.request_id, demand, self._now_s)
+        if request.request_id in self._where:
+            self._release(request.request_id)
+        book = self._books.get(worker)
+        if book is None:
+            book = self._books[worker] = self._new_book(worker)
+        demand = self._demand(request)
+        blocks, now_s = request.key.blocks, self._now_s
+        evicted_before = book.cache.would_have_known(blocks)
+        self._note_wanted(blocks)
+        told = request.known_match_tokens
+        booking = book.dispatched(demand, None if told is None else told.get(worker), now_s)
         booking.evicted_before = evicted_before
         start = 0
         for end, tick, used_s in booking.use.before:
             if tick:
-                self._wanted.learn((end - start) * demand.block_tokens, self._now_s - used_s, again=True)
+                self._wanted.learn((end - start) * demand.block_tokens, now_s - used_s, again=True)
             start = end
-        self._forecast.dispatched(self._now_s, booking.own_s)
-        self._where[request.request_id] = (worker, booking, request)
+        self._forecast.dispatched(now_s, booking.own_s)
+        self._where[request.request_id] = booking
 
     def _load_reported(self, event: LoadReported) -> None:
         book = self._books.get(event.worker)
@@ -290,31 +254,31 @@ class ExpectedTtft:
                 self._release(request_id)
 
     def _first_token(self, event: FirstToken) -> None:
-        known = self._where.get(event.request_id)
-        if known is not None and known[0] == event.worker:
-            self._books[event.worker].first_token(known[1], self._now_s)
+        booking = self._where.get(event.request_id)
+        if booking is not None and booking.worker == event.worker:
+            self._books[event.worker].first_token(booking, self._now_s)
 
     def _failed(self, event: AttemptFailed) -> None:
-        known = self._where.get(event.request_id)
-        if known is not None and known[0] == event.worker:
+        booking = self._where.get(event.request_id)
+        if booking is not None and booking.worker == event.worker:
             self._release(event.request_id)
 
     def _release(self, request_id: RequestId) -> None:
-        known = self._where.pop(request_id, None)
-        if known is not None:
-            self._books[known[0]].ended(known[1], self._now_s, 0.0, computed=False)
+        booking = self._where.pop(request_id)
+        self._books[booking.worker].ended(booking, self._now_s, 0.0, computed=False)
 
     def _finished(self, event: Finished) -> None:
-        known = self._where.get(event.request_id)
-        if known is None or known[0] != event.worker:
+        booking = self._where.get(event.request_id)
+        if booking is None or booking.worker != event.worker:
             return
-        worker, booking, request = self._where.pop(event.request_id)
-        outcome, book = event.outcome, self._books[worker]
+        del self._where[event.request_id]
+        request, outcome, book = booking.request, event.outcome, self._books[event.worker]
         made = outcome.completion_tokens
         answer = float(made) if made is not None and 0 <= made <= 10**6 else 0.0
-        if outcome.ok and made is not None:
+        ok = outcome.ok
+        if ok and made is not None:
             self._answer_tokens += 0.02 * (min(answer, 16_384.0) - self._answer_tokens)
-        computed = outcome.ok or booking.first_s is not None
+        computed = ok or booking.first_s is not None
         book.ended(booking, self._now_s, answer, computed=computed)
         if not computed:
             return
@@ -327,45 +291,47 @@ class ExpectedTtft:
 
     def _note_wanted(self, blocks: Sequence[int]) -> None:
         """Was something evicted, and held nowhere else, that this prompt asks for again?"""
-        books = self._books.values()
-        depth = max((book.image.match(blocks) for book in books), default=0)
-        for book in books:
-            gone = book.asked_again(blocks[depth]) if depth < len(blocks) else None
+        caches = [book.cache for book in self._books.values() if book.cache.evicted or book.cache.unwanted]
+        if not caches:
+            return
+        depth = max([book.cache.image.match(blocks) for book in self._books.values()])
+        for cache in caches:
+            gone = cache.asked_again(blocks[depth]) if depth < len(blocks) else None
             if gone is not None:
                 self._wanted.learn(gone[0], self._now_s - gone[1], again=True)
-            while book.unwanted:
-                tokens, used_s = book.unwanted.pop()
+            while cache.unwanted:
+                tokens, used_s = cache.unwanted.pop()
                 self._wanted.learn(tokens, self._now_s - used_s, again=False)
 
     def _left(self, worker: WorkerId) -> None:
         self._books.pop(worker, None)
-        for request_id in [request_id for request_id, known in self._where.items() if known[0] == worker]:
+        for request_id in [request_id for request_id, booking in self._where.items() if booking.worker == worker]:
             del self._where[request_id]
 
-    def _new_book(self) -> WorkerBook:
-        return WorkerBook(float(self._config.capacity_tokens), self._config.capacity_blocks)
+    def _new_book(self, worker: WorkerId) -> WorkerBook:
+        return WorkerBook(worker, self._config, self._wanted)
 
 
-class _Outlook:
+class _Charges:
     """Charges for others, worked out one by one; workers that are alike are worked out once."""
 
     __slots__ = ("_before_s", "_charges", "_forecast", "_free_s", "_later_price", "_weighed", "_weight")
 
     def __init__(
-        self, forecast: Forecast, weighed: Sequence[Weighed], config: ExpectedTtftConfig, later_price: float
+        self, forecast: Forecast, weighed: Sequence[Weighed], weight: float, later_price: float
     ) -> None:
         self._forecast = forecast
         self._weighed = weighed
-        self._weight = config.others_weight
+        self._weight = weight
         self._later_price = later_price
-        self._free_s = [terms[0] + terms[1] for _, terms in weighed]
+        self._free_s = [one[1] for one in weighed]
         self._charges: dict[tuple[float, float], float] = {}
-        self._before_s = forecast.waits_s(self._free_s, later_price) if self._weight > 0.0 else 0.0
+        self._before_s = forecast.waits_s(self._free_s, later_price) if weight > 0.0 else 0.0
 
-    def charge_s(self, index: int) -> float:
+    def of(self, index: int) -> float:
         if self._weight == 0.0:
             return 0.0
-        free_s, own_s = self._free_s[index], self._weighed[index][1][2]
+        _, free_s, own_s, *_ = self._weighed[index]
         charge_s = self._charges.get((free_s, own_s))
         if charge_s is None:
             after = self._free_s.copy()

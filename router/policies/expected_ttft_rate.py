@@ -14,6 +14,9 @@ RANGE = 100.0
 
 SETTLED = 8
 """Observations until a rate is near enough to be compared with another's; each may move it far until then."""
+_BOUND = log(RANGE)
+
+Costs = tuple[float, float, float, float]
 
 
 class PrefillRate:
@@ -26,8 +29,8 @@ class PrefillRate:
     __slots__ = ("_logs", "costs", "observations")
 
     def __init__(self) -> None:
-        self.costs: tuple[float, float, float, float] = (STEP_S, TOKEN_S, PAIR_S, CONTEXT_S)
-        self._logs = [0.0, 0.0, 0.0, 0.0]
+        self.costs: Costs = (STEP_S, TOKEN_S, PAIR_S, CONTEXT_S)
+        self._logs: Costs = (0.0, 0.0, 0.0, 0.0)
         self.observations = 0
 
     def seconds(self, new_tokens: float, context_tokens: float) -> float:
@@ -41,7 +44,7 @@ class PrefillRate:
             + max(attention, reading)
         )
 
-    def features(self, new_tokens: float, context_tokens: float) -> tuple[float, float, float, float]:
+    def features(self, new_tokens: float, context_tokens: float) -> Costs:
         """The four terms of `seconds`, for `learn`."""
         step, token, pair, context = self.costs
         attention = new_tokens * context_tokens * pair
@@ -51,23 +54,25 @@ class PrefillRate:
             return step, new_tokens * token, inner + attention, 0.0
         return step, new_tokens * token, inner, reading
 
-    def learn(self, terms: tuple[float, float, float, float], took_s: float) -> None:
+    def learn(self, terms: Costs, took_s: float) -> None:
         """Work whose `features` summed to `terms` took `took_s`."""
         predicted = sum(terms)
         if not (1e-4 < took_s < 3600.0) or predicted <= 0.0:
             return
         limit = 2.0 if self.observations < SETTLED else 0.5
         error = max(-limit, min(limit, log(took_s / predicted)))
-        speed = max(0.06, 0.5 / (1 + self.observations))
+        moved = max(0.06, 0.5 / (1 + self.observations)) * error / predicted
         self.observations += 1
-        bound = log(RANGE)
-        for index, term in enumerate(terms):
-            moved = self._logs[index] + speed * error * term / predicted
-            self._logs[index] = max(-bound, min(bound, moved))
-        factors = [exp(value) for value in self._logs]
-        self.costs = (
-            STEP_S * factors[0],
-            TOKEN_S * factors[1],
-            PAIR_S * factors[2],
-            CONTEXT_S * factors[3],
-        )
+        step, token, pair, context = self._logs
+        one, two, three, four = terms
+        logs = (step + moved * one, token + moved * two, pair + moved * three, context + moved * four)
+        if max(logs) > _BOUND or min(logs) < -_BOUND:
+            step, token, pair, context = (max(-_BOUND, min(_BOUND, value)) for value in logs)
+            logs = (step, token, pair, context)
+        self.set(logs)
+
+    def set(self, logs: Costs) -> None:
+        """The logarithms of the costs, in multiples of where learning starts."""
+        self._logs = logs
+        step, token, pair, context = logs
+        self.costs = (STEP_S * exp(step), TOKEN_S * exp(token), PAIR_S * exp(pair), CONTEXT_S * exp(context))

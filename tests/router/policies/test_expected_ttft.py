@@ -381,7 +381,7 @@ def test_a_prompt_that_the_worker_kept_longer_than_we_thought_makes_its_cache_la
         cached = 2047 if number >= 5 else 0
         finish(policy, asked, home, first_s=number + 0.1, end_s=number + 0.2, cached_tokens=cached)
 
-    assert policy._books[WorkerId("w0")].image.capacity_tokens > 10_240
+    assert policy._books[WorkerId("w0")].cache.image.capacity_tokens > 10_240
     assert policy.select(request("q", chained(0, 1, 2, 3), at_s=70.0), workers).match_blocks == 4
 
 
@@ -471,13 +471,13 @@ def test_no_stream_of_events_corrupts_it(stream: list[FleetEvent], asked: Routin
         assert all(isfinite(value) and value >= 0.0 for _, value in candidate.terms_s), candidate
         assert 0.0 <= candidate.match_tokens <= max(asked.key.prompt_tokens, 1.0) * 16
     for book in policy._books.values():
-        image = book.image
+        image = book.cache.image
         assert image.size_tokens == pytest.approx(sum(entry.tokens for entry in image._recent.values()))
         assert image.size_tokens <= image.capacity_tokens or all(entry.held for entry in image._recent.values())
         assert all(entry.used_at in image._recent for entry in image._owner.values())
         assert all(0.0 < cost < 1.0 for cost in book.rate.costs)
         booked = {*book.queue, *book.running}
-        assert booked == {name for name, known in policy._where.items() if policy._books.get(known[0]) is book}
+        assert booked == {name for name, known in policy._where.items() if policy._books.get(known.worker) is book}
 
 
 @given(st.lists(events, max_size=40))
@@ -487,10 +487,10 @@ def test_once_everything_has_ended_nothing_is_booked(stream: list[FleetEvent]) -
     for event in stream:
         policy.observe(event)
     for name in list(policy._where):
-        policy.observe(AttemptFailed(request_id=name, worker=policy._where[name][0], at_s=1.0))
+        policy.observe(AttemptFailed(request_id=name, worker=policy._where[name].worker, at_s=1.0))
 
     for book in policy._books.values():
         assert not book.queue
         assert not book.running
         assert book.answers_tokens == 0.0
-        assert book.image.held_tokens == pytest.approx(0.0)
+        assert book.cache.image.held_tokens == pytest.approx(0.0)

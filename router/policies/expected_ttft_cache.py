@@ -1,0 +1,102 @@
+"""What expected_ttft believes of one worker's KV cache: an image of what it holds, its size, and what was evicted.
+
+The size starts from a guess or from what the worker reports, and moves with every report of cached tokens that the
+image did not expect. Called by expected_ttft_worker and expected_ttft. Not here: the image itself (prefix.cache_image).
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+
+from router.prefix.cache_image import CacheImage, Entry, Use
+
+MOST_EVICTED = 8192
+"""Evicted prompts remembered per worker, at most."""
+LEAST_TOKENS, MOST_TOKENS = 1024, 10**9
+"""A worker that reports a capacity outside of this is not believed."""
+
+
+class CacheBelief:
+    """One worker's. `capacity_tokens` is where learning starts until the worker reports its own."""
+
+    __slots__ = (
+        "_base_capacity", "_evicted_tokens", "_factor", "_reported_capacity", "evicted", "image", "reports_cache",
+        "unwanted",
+    )  # fmt: skip
+
+    def __init__(self, capacity_tokens: float, capacity_blocks: int) -> None:
+        self.image = CacheImage(capacity_tokens, capacity_blocks, self._note_eviction)
+        self.evicted: OrderedDict[int, tuple[float, float]] = OrderedDict()  # first block: tokens, time of last use
+        self._evicted_tokens = 0.0
+        self.unwanted: list[tuple[float, float]] = []  # tokens and times of what nobody asked for; the policy takes it
+        self.reports_cache = False
+        self._reported_capacity = False
+        self._base_capacity = capacity_tokens
+        self._factor = 1.0
+
+    def capacity_reported(self, tokens: int) -> None:
+        """The worker's own figure; absurd ones are not taken."""
+        if LEAST_TOKENS <= tokens <= MOST_TOKENS and tokens != self._base_capacity:
+            self._base_capacity = float(tokens)
+            self._factor = min(self._factor, 1.0) if self._reported_capacity else 1.0
+            self._reported_capacity = True
+            self._resize(shrink=None)
+
+    def cached_reported(
+        self, use: Use, cached_tokens: float, expected_tokens: float, block_tokens: float, slack_tokens: float,
+        *, evicted_before: bool,
+    ) -> None:  # fmt: skip
+        """The worker says how much of the prompt it had. Corrects the image and what is believed of its size."""
+        if cached_tokens > 0:
+            self.reports_cache = True
+        if cached_tokens < expected_tokens - slack_tokens:
+            keep = int(cached_tokens / block_tokens)
+            tick = next((used_at for end, used_at, _ in use.before if end > keep), 0) if self.reports_cache else 0
+            if tick:
+                self.image.forget_until(tick)
+                self._resize(shrink=True)
+        elif evicted_before and cached_tokens > expected_tokens + slack_tokens:
+            self._resize(shrink=False)
+
+    def clear(self) -> None:
+        """The worker's cache is empty."""
+        self.image.clear()
+        self.evicted.clear()
+        self._evicted_tokens = 0.0
+
+    def would_have_known(self, blocks: Sequence[int]) -> bool:
+        """Whether more of this prompt would be matched if the image were larger. Reads only."""
+        if not self.evicted:
+            return False
+        found = self.image.match(blocks)
+        return found < len(blocks) and blocks[found] in self.evicted
+
+    def asked_again(self, block: int) -> tuple[float, float] | None:
+        """Whether an entry that starts here was evicted: its tokens and the time of its last use. It is forgotten."""
+        gone = self.evicted.pop(block, None)
+        if gone is not None:
+            self._evicted_tokens -= gone[0]
+        return gone
+
+    def _resize(self, *, shrink: bool | None) -> None:
+        low, high = (0.5, 1.2) if self._reported_capacity else (0.02, 50.0)
+        if shrink is not None:
+            self._factor *= 0.97 if shrink else 1.03
+        if shrink and not self._reported_capacity and self.image.size_tokens > 0.0:
+            target = self.image.size_tokens / self._base_capacity
+            self._factor -= 0.3 * max(0.0, self._factor - target)
+        self._factor = max(low, min(high, self._factor))
+        self.image.capacity_tokens = self._base_capacity * self._factor
+
+    def _note_eviction(self, entry: Entry) -> None:
+        """Remember what went, for about two more turnovers of the cache, to see whether it is asked for again."""
+        block = entry.blocks[entry.first - entry.base]
+        self.asked_again(block)
+        tokens = entry.tokens
+        self.evicted[block] = (tokens, entry.used_s)
+        self._evicted_tokens += tokens
+        while self._evicted_tokens > 2 * self.image.capacity_tokens or len(self.evicted) > MOST_EVICTED:
+            _, gone = self.evicted.popitem(last=False)
+            self._evicted_tokens -= gone[0]
+            self.unwanted.append(gone)
