@@ -8,8 +8,10 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import signal
 import sys
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
 
@@ -25,18 +27,24 @@ def main() -> int:
     parser.add_argument("--policy", default="expected_ttft")
     parser.add_argument("--log", type=Path, default=Path("chaos.log"), help="what the processes print")
     given = parser.parse_args()
-    report = asyncio.run(
-        run(
-            seconds=60 * given.minutes,
-            seed=given.seed,
-            workers=given.workers,
-            rate_per_s=given.rate,
-            log=given.log,
-            flags=("--policy", given.policy),
-        )
-    )
+    report = asyncio.run(_run(given))
     print(json.dumps(report, indent=2))
     return 1 if report["violations"] else 0
+
+
+async def _run(given: argparse.Namespace) -> dict[str, Any]:
+    """SIGTERM ends the run and every process of it, as Ctrl-C does."""
+    task = asyncio.current_task()
+    assert task is not None
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    return await run(
+        seconds=60 * given.minutes,
+        seed=given.seed,
+        workers=given.workers,
+        rate_per_s=given.rate,
+        log=given.log,
+        flags=("--policy", given.policy),
+    )
 
 
 if __name__ == "__main__":

@@ -1,13 +1,16 @@
 """A steady mixed load: every request is accounted for once, every byte compared with what it should be.
 
 Simulated workers of one seed say the same to the same prompt, so the right answers are asked of one of them before.
+What a router that is being restarted refuses, the client sends again, as any client of a service must.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from random import Random
 from typing import Any
@@ -16,16 +19,21 @@ import aiohttp
 
 ENDS_S = 60.0
 """A request that has not ended by then hangs: that is a failure of the router."""
+AGAIN_S = 0.1
+"""How long a client waits before it sends again what a stopping router refused."""
 LEAVES = 0.04
 """Share of streaming requests whose client hangs up in the middle."""
 
 
 @dataclass
 class Account:
-    """What became of every request. `violations` is empty when all is as promised."""
+    """What became of every request. `violations` is empty when all is as promised. `sent_again` counts what clients
+    repeated while the router was restarted, by how it had been refused; `took_s` are the times of whole answers."""
 
     ends: Counter[str] = field(default_factory=Counter)
     violations: list[str] = field(default_factory=list)
+    sent_again: Counter[str] = field(default_factory=Counter)
+    took_s: list[float] = field(default_factory=list)
 
     def ended(self, how: str, violation: str | None = None) -> None:
         self.ends[how] += 1
@@ -64,20 +72,33 @@ async def right_answers(session: aiohttp.ClientSession, worker_url: str, asked: 
     return found
 
 
+class Refused(Exception):
+    """The router was being restarted and took nothing of the request; the message says how it showed."""
+
+
 class Load:
-    """Sends one of `asked` every 1/rate seconds until told to stop."""
+    """Sends one of `asked` every 1/rate seconds until told to stop.
+
+    `away(began_s)` says whether the router has been restarted since a request began, by the monotonic clock.
+    """
 
     def __init__(
-        self, session: aiohttp.ClientSession, url: str, asked: list[dict[str, Any]], right: list[str], seed: int
+        self,
+        session: aiohttp.ClientSession,
+        url: str,
+        asked: list[dict[str, Any]],
+        right: list[str],
+        seed: int,
+        away: Callable[[float], bool] = lambda began_s: False,
     ) -> None:
         self._session = session
         self._url = url + "/v1/chat/completions"
         self._asked = asked
         self._right = right
         self._rng = Random(seed)
+        self._away = away
         self.account = Account()
         self.sent = 0
-        self.router_down = False
         self.leaves = LEAVES
         self._stopped = False
 
@@ -102,24 +123,42 @@ class Load:
         await self._one(0, stream=False, leaves=False)
 
     async def _one(self, index: int, *, stream: bool, leaves: bool) -> None:
-        body, right = self._asked[index], self._right[index]
+        """One request, sent again for as long as a stopping router refuses it, to its one end."""
+        began_s = time.monotonic()
         try:
             async with asyncio.timeout(ENDS_S):
-                async with self._session.post(self._url, json={**body, "stream": stream}) as answer:
-                    if answer.status != 200:
-                        how = f"failed {answer.status} {await _code(answer)}"
-                        self.account.ended(how, f"no byte, yet {how}")
-                    elif stream:
-                        await self._stream(answer, right, leaves=leaves)
-                    else:
-                        self._compare(await text_of(answer), right, "answered")
+                while True:
+                    try:
+                        await self._try(index, stream=stream, leaves=leaves)
+                        break
+                    except Refused as how:
+                        self.account.sent_again[str(how)] += 1
+                        await asyncio.sleep(AGAIN_S)
         except TimeoutError:
             self.account.ended("hung", f"request {index} did not end within {ENDS_S:g} s")
+        self.account.took_s.append(time.monotonic() - began_s)
+
+    async def _try(self, index: int, *, stream: bool, leaves: bool) -> None:
+        """Raises Refused."""
+        body, right, began_s, answered = self._asked[index], self._right[index], time.monotonic(), False
+        try:
+            async with self._session.post(self._url, json={**body, "stream": stream}) as answer:
+                answered = True
+                if answer.status != 200:
+                    code = await _code(answer)
+                    if code == "router_stopping" and self._away(began_s):
+                        raise Refused("503 router_stopping")
+                    how = f"failed {answer.status} {code}"
+                    self.account.ended(how, f"no byte, yet {how}")
+                elif stream:
+                    await self._stream(answer, right, leaves=leaves)
+                else:
+                    self._compare(await text_of(answer), right, "answered")
         except aiohttp.ClientError as error:
             name = type(error).__name__
-            if self.router_down:
-                self.account.ended("router down")
-            elif not stream and isinstance(error, aiohttp.ClientPayloadError):
+            if not answered and self._away(began_s):
+                raise Refused(name) from error
+            if not stream and isinstance(error, aiohttp.ClientPayloadError):
                 self.account.ended("cut off after its first byte")
             else:
                 self.account.ended(f"connection: {name}", f"the router broke a connection: {name}: {error}")
