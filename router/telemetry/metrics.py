@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
 from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
@@ -44,6 +44,7 @@ class Metrics:
     ) -> None:
         self._requests = _Requests()
         self._prometheus = CollectorRegistry()
+        self._prometheus.register(ProcessCollector(registry=None))
         self._prometheus.register(self._requests)
         self._prometheus.register(FleetCollector(fleet, clock, index_blocks, lookups))
         for collector in collectors:
