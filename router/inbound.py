@@ -19,7 +19,9 @@ from router.request.model_call import STATUS_LINES, ModelCall
 HEADERS_S = 30.0
 """Seconds from the first byte of a request to the end of its headers."""
 BODY_S = 60.0
-"""Seconds between two pieces of a request's body."""
+"""Seconds between two pieces of a request's body, and for a whole one that comes more slowly than the rate below."""
+BODY_BYTES_PER_S = 500.0
+"""A body gets a second more for so many bytes that came (the rate that Apache's mod_reqtimeout asks for)."""
 POSTED = {path.encode(): path for path in MODEL_CALLS}
 PUT = {path.encode(): path for path in PUT_TOO}
 
@@ -39,6 +41,8 @@ class RouterProtocol(HttpToolsProtocol):
         self._unparsed_bytes = 0
         self._in_headers = True
         self._heard_s = 0.0
+        self._began_s = 0.0
+        self._body_bytes = 0
         self._refusal: RouterError | None = None
         self._deaf = False
         self._advancing = False
@@ -47,7 +51,7 @@ class RouterProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
-        self._heard_s = self.loop.time()
+        self._heard_s = self._began_s = self.loop.time()
         self.timeout_keep_alive_task = self.loop.call_later(HEADERS_S, self._look)
 
     def data_received(self, data: bytes) -> None:
@@ -94,6 +98,8 @@ class RouterProtocol(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         self._header_bytes = 0
+        self._body_bytes = 0
+        self._began_s = self._heard_s
         self._in_headers = True
         self.url = b""
         self.expect_100_continue = False
@@ -147,6 +153,7 @@ class RouterProtocol(HttpToolsProtocol):
             self.pipeline.appendleft((call, None))  # type: ignore[arg-type]
 
     def on_body(self, body: bytes) -> None:
+        self._body_bytes += len(body)
         call = self._lean
         if call is None:
             super().on_body(body)
@@ -203,6 +210,7 @@ class RouterProtocol(HttpToolsProtocol):
                     self._say(self._refusal)  # the rest of its body can never come
                     return
                 if not self.pipeline:
+                    self._heard_s = self._began_s = self.loop.time()
                     self.flow.resume_reading()  # the rest of its body may be yet to come
                 if isinstance(cycle, ModelCall):
                     self._active = cycle
@@ -215,7 +223,7 @@ class RouterProtocol(HttpToolsProtocol):
 
     def _rest(self) -> None:
         """Nothing is left to be answered."""
-        self._heard_s = self.loop.time()
+        self._heard_s = self._began_s = self.loop.time()
         if self._refusal is not None:
             self._say(self._refusal)
         else:
@@ -225,24 +233,34 @@ class RouterProtocol(HttpToolsProtocol):
         """Now and then: is this connection still worth keeping?"""
         if self.transport is None or self.transport.is_closing():
             return
-        now_s, wait_s = self.loop.time(), float(self.timeout_keep_alive)
-        if self._active is not None and (not isinstance(self._active, ModelCall) or self._active.running):
-            limit_s = None
-        elif self._lean is not None:
-            limit_s = BODY_S
-        elif self._unparsed_bytes:
-            limit_s = HEADERS_S
-        else:
-            limit_s = self.timeout_keep_alive
-        if limit_s is not None:
-            wait_s = self._heard_s + limit_s - now_s
+        now_s, due_s, wait_s = self.loop.time(), self._due_s(), float(self.timeout_keep_alive)
+        if due_s is not None:
+            wait_s = due_s - now_s
             if wait_s <= 0:
-                if self._lean is not None or self._unparsed_bytes:
-                    self._refuse(RequestTooSlow(f"Nothing more of this request came for {limit_s:g} s."))
+                if self._reads_request:
+                    self._refuse(RequestTooSlow(f"The request did not come within {now_s - self._began_s:.0f} s."))
                 else:
                     self.transport.close()
                 return
         self.timeout_keep_alive_task = self.loop.call_later(wait_s, self._look)
+
+    @property
+    def _reads_request(self) -> bool:
+        """Whether a part of a request is here and the rest is not."""
+        active = self._active
+        unread = isinstance(active, RequestResponseCycle) and active.more_body
+        return self._lean is not None or unread or (active is None and self._unparsed_bytes > 0)
+
+    def _due_s(self) -> float | None:
+        """When this connection is to be closed if nothing happens; None while it waits for us."""
+        active = self._active
+        if isinstance(active, ModelCall) and active.running:
+            return None
+        if not self._reads_request:
+            return None if active is not None else self._heard_s + self.timeout_keep_alive
+        if self._in_headers:
+            return self._began_s + HEADERS_S
+        return min(self._heard_s, self._began_s + self._body_bytes / BODY_BYTES_PER_S) + BODY_S
 
     # -- refusals -----------------------------------------------------------------------------------------------
 

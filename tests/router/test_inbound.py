@@ -140,6 +140,55 @@ async def test_headers_that_do_not_end_and_bodies_that_stop_meet_their_deadline(
     assert worker.calls == []
 
 
+@pytest.mark.parametrize(
+    "beginning",
+    [
+        pytest.param(b"POST %b HTTP/1.1\r\nhost: x\r\nx-a: " % CHAT.encode(), id="headers"),
+        pytest.param(b"POST %b HTTP/1.1\r\nhost: x\r\ncontent-length: 99999\r\n\r\n" % CHAT.encode(), id="body"),
+        pytest.param(b"POST /workers HTTP/1.1\r\nhost: x\r\ncontent-length: 9999\r\n\r\n", id="body of control"),
+    ],
+)
+async def test_bytes_that_trickle_in_do_not_move_the_deadline_of_a_request(
+    beginning: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(inbound, "HEADERS_S", 0.3)
+    monkeypatch.setattr(inbound, "BODY_S", 0.3)
+    async with upstream() as worker, running(config(worker.url)) as router, asyncio.timeout(DEADLINE_S):
+        reader, writer = await asyncio.open_connection("127.0.0.1", router.port)
+        writer.write(beginning)
+        answer_ = asyncio.ensure_future(reader.read())
+        while not answer_.done():
+            writer.write(b"a")
+            await asyncio.sleep(0.02)
+        writer.close()
+
+    assert answer_.result().startswith(b"HTTP/1.1 408 ")
+
+
+async def test_a_long_answer_before_it_does_not_count_as_time_that_a_request_took(
+    monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second request's body waits in the client's kernel while the first is served, as it was asked to."""
+
+    async def slow(call: Call, writer: asyncio.StreamWriter) -> None:
+        await asyncio.sleep(0.6)
+        await answer({"ok": 1})(call, writer)
+
+    monkeypatch.setattr(inbound, "BODY_S", 0.4)
+    async with upstream(slow) as worker, running(config(worker.url)) as router, asyncio.timeout(DEADLINE_S):
+        reader, writer = await asyncio.open_connection("127.0.0.1", router.port)
+        second = post(headers="connection: close\r\n")
+        writer.write(post() + second[:-3])
+        await reader.readuntil(b"}")
+        await asyncio.sleep(0.1)
+        writer.write(second[-3:])
+        received = await reader.read()
+        writer.close()
+
+    assert received.startswith(b"HTTP/1.1 200 ")
+    assert [call.body for call in worker.calls] == [BODY, BODY]
+
+
 async def test_a_client_that_asks_to_go_on_is_told_to_and_answered() -> None:
     async with upstream() as worker, running(config(worker.url)) as router, asyncio.timeout(DEADLINE_S):
         reader, writer = await asyncio.open_connection("127.0.0.1", router.port)
