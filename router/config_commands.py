@@ -79,6 +79,7 @@ def serve(config_file: Path | None, **given: Any) -> None:
     from router.admission.draining_server import DrainingServer
     from router.garbage import calm
     from router.inbound import limited_protocol
+    from router.open_files import allow
     from router.security.tls import server_options
     from router.state.reload import ConfigSource
     from router.telemetry.logs import setup_logging
@@ -106,6 +107,7 @@ def serve(config_file: Path | None, **given: Any) -> None:
         timeout_graceful_shutdown=int(config.server.shutdown_grace_s),
         **tls,
     )
+    allow(config.server.max_connections)
     calm()
     grace_s, delay_s = config.server.shutdown_grace_s, config.server.shutdown_delay_s
     server = DrainingServer(settings, door, grace_s=grace_s, delay_s=delay_s)
