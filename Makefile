@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: install up test test-sglang check lock bench chaos compose
+.PHONY: install up test test-sglang sglang-env check lock bench chaos compose
 
 install: $(VENV)/.installed
 
@@ -21,14 +21,18 @@ check: install
 	$(BIN)/ruff check router workers loadtests tests benchmarks docs deploy
 	$(BIN)/mypy
 
+# Three processes also on two cores, because many tests wait. Plain `pytest` works too, one test after another.
+TEST_PROCESSES ?= 3
 test: install
-	$(BIN)/python -m pytest $(PYTEST_OPTIONS)
+	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadscope --no-loadscope-reorder $(PYTEST_OPTIONS)
 
 # The same contract against the real SGLang server, on this machine's CPU, and SGLang's own clients through the router.
 SGLANG_ENV ?= .cache/sglang-cpu
-test-sglang: install
-	PYTHON=$(PYTHON) bash workers/sglang/cpu/setup.sh $(SGLANG_ENV)
+test-sglang: install sglang-env
 	TRIEWAY_SGLANG_ENV=$(SGLANG_ENV) $(BIN)/python -m pytest tests/contract --worker=sglang
+
+sglang-env:
+	PYTHON=$(PYTHON) bash workers/sglang/cpu/setup.sh $(SGLANG_ENV)
 
 compose:
 	docker compose up --build

@@ -16,6 +16,7 @@ from router_fakes import Call, Running, answer, config, running, upstream
 pytestmark = [
     pytest.mark.skipif(chromium_path() is None, reason="needs Chromium (apt-get install chromium)"),
     pytest.mark.timeout(180),
+    pytest.mark.slow,
 ]
 SHARED = "You are a careful assistant. " * 60
 

@@ -12,6 +12,8 @@ import aiohttp
 import httpx
 import pytest
 
+pytestmark = pytest.mark.slow
+
 CHAOS = Path(__file__).parents[2] / "benchmarks" / "chaos"
 CHAT = "/v1/chat/completions"
 

@@ -16,6 +16,8 @@ import httpx
 import openai
 import pytest
 
+pytestmark = pytest.mark.slow
+
 READY_S = 60.0
 
 

@@ -22,6 +22,8 @@ import httpx
 import msgspec
 import pytest
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 LOCUSTFILE = "loadtests/locustfile.py"
 OPEN_LOOP = "loadtests/locustfile_open.py"

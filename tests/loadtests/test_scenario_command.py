@@ -28,6 +28,8 @@ from loadtests.loadtest_command import loadtest
 from loadtests.scenario import read_scenario
 from loadtests.scenario_run import order
 
+pytestmark = pytest.mark.slow
+
 STUB = str(Path(__file__).parent / "programs" / "stub_server.py")
 ROOT = Path(__file__).parents[2]
 TOML = """

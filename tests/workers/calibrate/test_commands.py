@@ -18,6 +18,8 @@ from workers.calibrate.simulation import server
 from workers.simulated.cost_file import read_cost_model, write_cost_model
 from workers.simulated.cost_model import CostModel
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def url(facts: ServerFacts, other_model: CostModel) -> Iterator[str]:

@@ -11,6 +11,8 @@ from typing import Any
 import httpx
 import pytest
 
+pytestmark = pytest.mark.slow
+
 
 def options(ports: tuple[int, int], *more: str) -> list[str]:
     return ["--port", str(ports[0]), "--kv-events-port", str(ports[1]), *more]
