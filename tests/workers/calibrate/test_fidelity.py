@@ -13,14 +13,15 @@ from workers.simulated.cost_file import read_cost_model
 from workers.simulated.cost_model import H200_QWEN3_8B
 
 ROOT = Path(__file__).resolve().parents[3]
-REAL = ROOT / "benchmarks" / "h200" / "compare.json.gz"
+REAL = ("compare.json.gz", "compare-again.json.gz", "compare-seed1.json.gz")
+"""One workload in two sessions, and another, which decided no parameter."""
 SATURATED = {"6 requests/s", "32 at a time", "64 at a time", "128 at a time"}
 """Levels at which requests wait for each other most of the time: a small difference decides which come first."""
 
 
-@pytest.fixture(scope="module")
-def rows() -> list[Row]:
-    real = read_measurements(REAL)
+@pytest.fixture(scope="module", params=REAL)
+def rows(request: pytest.FixtureRequest) -> list[Row]:
+    real = read_measurements(ROOT / "benchmarks" / "h200" / request.param)
     return compare_runs(real.runs, virtual(real, H200_QWEN3_8B).runs)
 
 
@@ -32,23 +33,16 @@ def test_every_call_of_every_level_is_answered_with_all_its_tokens(rows: list[Ro
 
 
 @pytest.mark.parametrize("measure", ["ttft_p50_s", "itl_p50_s", "e2e_p90_s"])
-def test_below_saturation_times_are_within_15_percent(rows: list[Row], measure: str) -> None:
-    assert {row.name: row.ratio(measure) for row in rows if row.name not in SATURATED} == pytest.approx(
-        {row.name: 1.0 for row in rows if row.name not in SATURATED}, abs=0.15
-    )
+def test_times_are_within_15_percent_and_16_in_saturation(rows: list[Row], measure: str) -> None:
+    ratios = {row.name: row.ratio(measure) or 0.0 for row in rows}
+    aims = {name: 0.16 if name in SATURATED else 0.15 for name in ratios}
+    assert {name: ratio for name, ratio in ratios.items() if abs(ratio - 1) > aims[name]} == {}
 
 
-@pytest.mark.parametrize("measure", ["ttft_p50_s", "itl_p50_s", "e2e_p90_s"])
-def test_in_saturation_times_are_within_20_percent(rows: list[Row], measure: str) -> None:
-    assert {row.name: row.ratio(measure) for row in rows if row.name in SATURATED} == pytest.approx(
-        dict.fromkeys(SATURATED, 1.0), abs=0.20
-    )
-
-
-def test_cached_tokens_are_within_3_percent_at_every_level_and_within_1_percent_at_most(rows: list[Row]) -> None:
+def test_cached_tokens_are_within_2_percent_at_every_level_and_within_1_percent_at_most(rows: list[Row]) -> None:
     ratios = [row.ratio("cached_tokens") or 0.0 for row in rows]
-    assert ratios == pytest.approx([1.0] * len(rows), abs=0.03)
-    assert sum(abs(ratio - 1) <= 0.01 for ratio in ratios) >= 8
+    assert ratios == pytest.approx([1.0] * len(rows), abs=0.02)
+    assert sum(abs(ratio - 1) <= 0.01 for ratio in ratios) >= 7
 
 
 def test_the_cost_file_of_the_h200_is_the_default() -> None:
