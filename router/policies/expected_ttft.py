@@ -47,6 +47,7 @@ SAME_SHARE = 0.1
 differ by as much, and without this an idle fleet would send everything to the one whose estimate is lowest."""
 
 
+
 class ExpectedTtft:
     def __init__(self, config: ExpectedTtftConfig, rng: Random) -> None:
         self._config = config
@@ -119,9 +120,9 @@ class ExpectedTtft:
         best = order[0]
         least, _, own_s, *_ = weighed[best]
         weight, price = self._config.others_weight, self._later_price(workers)
-        most_s = least + weight * self._forecast.most_s(own_s, price) + SAME_COST
+        most_s = weight * self._forecast.most_s(own_s, price)
         equal = [best]
-        if bases[order[1]] <= most_s:
+        if bases[order[1]] <= least + most_s + SAME_COST:
             charges = _Charges(self._forecast, weighed, weight, price)
             costs: dict[int, float] = {}
             least = inf

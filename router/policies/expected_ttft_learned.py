@@ -15,12 +15,14 @@ MOST_MODELS = 256
 class TokenScale:
     """Real prompt tokens per estimated one, by model. Starts at 1: what the prompt key estimated."""
 
+    __slots__ = ("_logs", "_ratios")
+
     def __init__(self) -> None:
         self._logs: dict[str | None, float] = {}
+        self._ratios: dict[str | None, float] = {}
 
     def of(self, model: str | None) -> float:
-        value = self._logs.get(model)
-        return 1.0 if value is None else exp(value)
+        return self._ratios.get(model, 1.0)
 
     def learn(self, model: str | None, estimated: float, reported: int | None) -> float:
         """Learns from one prompt, and returns that prompt's own ratio; the model's where nothing usable is reported."""
@@ -31,11 +33,13 @@ class TokenScale:
         if known is None:
             if len(self._logs) >= MOST_MODELS or abs(ratio - 1.0) < 1e-9:
                 return ratio
-            self._logs[model] = log(ratio)
+            known = log(ratio)
         else:
             # A long prompt says more: its overhead of template and rounding weighs less.
             weight = 0.1 * min(1.0, estimated / 1000.0)
-            self._logs[model] = known + weight * (log(ratio) - known)
+            known += weight * (log(ratio) - known)
+        self._logs[model] = known
+        self._ratios[model] = exp(known)
         return ratio
 
 
