@@ -17,7 +17,7 @@ from router.clock import Clock, monotonic
 from router.fleet.registry import Registry
 from router.telemetry.fleet_metrics import FleetCollector, IndexBlocks, Lookups
 from router.telemetry.series import Count, Counts, Spread, Spreads
-from router.types import Outcome
+from router.types import Decision, Outcome
 
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0)
 DECISION_SECONDS = (5e-6, 1e-5, 2.5e-5, 5e-5, 1e-4, 2.5e-4, 5e-4, 1e-3, 5e-3)
@@ -60,7 +60,7 @@ class Metrics:
 
 
 class _Requests(Collector):
-    """Everything that is counted per request. Children are looked up once and kept: labels are bounded."""
+    """Everything that is counted per request. A row of series is looked up once and kept: labels are bounded."""
 
     def __init__(self) -> None:
         self._ended = Counts(
@@ -70,9 +70,9 @@ class _Requests(Collector):
         self._by_policy = _PolicySeries()
         self._by_worker = _Series("trieway", BY_WORKER)
         self._by_arm = _Series("trieway_arm", BY_ARM)
-        self._errors = _Errors()
+        self._errors = _ErrorSeries()
         self._how: dict[tuple[str, str, str, int, str | None], Count] = {}
-        self._why: dict[tuple[str, str, str], tuple[Count, _PolicyChild, _Child, _WorkerErrors]] = {}
+        self._why: dict[tuple[str, str, str], _Row] = {}
 
     def collect(self) -> Iterator[Metric]:
         for family in (self._ended, self._reasons):
@@ -94,21 +94,15 @@ class _Requests(Collector):
         if decision is None:
             return
         why = (policy, worker, decision.reason._value_)  # `.value` is a slow property
-        found = self._why.get(why)
-        if found is None:
-            found = self._why[why] = (
-                self._reasons.of(*why),
-                self._by_policy.of(policy),
-                self._by_worker.of((policy, worker)),
-                self._errors.of(policy, worker),
-            )
-        reasoned, of_policy, of_worker, errors = found
-        reasoned.value += 1.0
-        of_policy.observe(outcome, decision.match_tokens)
-        of_worker.observe(outcome)
-        errors.observe(outcome)
+        row = self._why.get(why)
+        if row is None:
+            row = self._why[why] = _Row(
+                self._reasons.of(*why), self._by_policy, self._by_worker.of((policy, worker)), self._errors, policy,
+                worker,
+            )  # fmt: skip
+        row.observe(outcome, decision)
         if outcome.arm is not None and not outcome.spilled:
-            self._by_arm.of((outcome.arm, policy)).observe(outcome)
+            self._by_arm.of((outcome.arm, policy)).observe(outcome, decision)
 
 
 class _PolicySeries:
@@ -124,34 +118,6 @@ class _PolicySeries:
         )
         self.retries = Counts("trieway_retries", "Attempts after the first.", ("policy",))
         self.families = (self.retries, self.decision, self.cached, self.expected)
-        self._children: dict[str, _PolicyChild] = {}
-
-    def of(self, policy: str) -> _PolicyChild:
-        child = self._children.get(policy)
-        if child is None:
-            child = self._children[policy] = _PolicyChild(self, policy)
-        return child
-
-
-class _PolicyChild:
-    """The series of one policy."""
-
-    __slots__ = ("_cached", "_decision", "_expected", "_family", "_policy")
-
-    def __init__(self, family: _PolicySeries, policy: str) -> None:
-        self._family = family
-        self._policy = policy
-        self._decision = family.decision.of(policy)
-        self._cached = family.cached.of(policy)
-        self._expected = family.expected.of(policy)
-
-    def observe(self, outcome: Outcome, match_tokens: float) -> None:
-        self._decision.observe(outcome.decision_s)
-        self._expected.observe(match_tokens)
-        if outcome.cached_tokens is not None:
-            self._cached.observe(outcome.cached_tokens)
-        if outcome.attempts > 1:
-            self._family.retries.of(self._policy).value += outcome.attempts - 1
 
 
 class _Series:
@@ -196,7 +162,7 @@ class _Child:
         self._completion: Count = family.completion.of(*labels)
         self._expected: Count = family.expected.of(*labels)
 
-    def observe(self, outcome: Outcome) -> None:
+    def observe(self, outcome: Outcome, decision: Decision) -> None:
         self._e2e.observe(outcome.e2e_s)
         if outcome.ttft_s is not None:
             self._ttft.observe(outcome.ttft_s)
@@ -209,12 +175,13 @@ class _Child:
         if tokens is not None and tokens > 0:
             self._completion.value += tokens
         tokens = outcome.cached_tokens
-        if tokens is not None and outcome.decision is not None:
-            self._cached.value += max(tokens, 0)
-            self._expected.value += max(outcome.decision.match_tokens, 0.0)
+        if tokens is not None:
+            match_tokens = decision.match_tokens
+            self._cached.value += tokens if tokens > 0 else 0
+            self._expected.value += match_tokens if match_tokens > 0.0 else 0.0
 
 
-class _Errors:
+class _ErrorSeries:
     """Prediction beside truth, request by request."""
 
     def __init__(self) -> None:
@@ -227,24 +194,38 @@ class _Errors:
         )
         self.families = (self.match, self.ttft)
 
-    def of(self, policy: str, worker: str) -> _WorkerErrors:
-        return _WorkerErrors(self.match.of(policy, worker), self.ttft.of(policy, worker))
 
+class _Row:
+    """Every series that a request of one policy, worker and reason counts in."""
 
-class _WorkerErrors:
-    """Those of one worker."""
+    __slots__ = (
+        "_cached", "_decision", "_expected", "_match_error", "_policy", "_reasoned", "_retries", "_ttft_error",
+        "_worker",
+    )  # fmt: skip
 
-    __slots__ = ("_match", "_ttft")
+    def __init__(
+        self, reasoned: Count, by_policy: _PolicySeries, worker: _Child, errors: _ErrorSeries, policy: str, name: str
+    ) -> None:
+        self._reasoned = reasoned
+        self._worker = worker
+        self._policy = policy
+        self._decision = by_policy.decision.of(policy)
+        self._cached = by_policy.cached.of(policy)
+        self._expected = by_policy.expected.of(policy)
+        self._retries = by_policy.retries
+        self._match_error = errors.match.of(policy, name)
+        self._ttft_error = errors.ttft.of(policy, name)
 
-    def __init__(self, match: Spread, ttft: Spread) -> None:
-        self._match = match
-        self._ttft = ttft
-
-    def observe(self, outcome: Outcome) -> None:
-        decision = outcome.decision
-        if decision is None:
-            return
-        if outcome.cached_tokens is not None:
-            self._match.observe(outcome.cached_tokens - decision.match_tokens)
+    def observe(self, outcome: Outcome, decision: Decision) -> None:
+        self._reasoned.value += 1.0
+        self._decision.observe(outcome.decision_s)
+        self._expected.observe(decision.match_tokens)
+        cached = outcome.cached_tokens
+        if cached is not None:
+            self._cached.observe(cached)
+            self._match_error.observe(cached - decision.match_tokens)
         if outcome.ttft_s is not None and decision.expected_ttft_s is not None:
-            self._ttft.observe(outcome.ttft_s - decision.expected_ttft_s)
+            self._ttft_error.observe(outcome.ttft_s - decision.expected_ttft_s)
+        if outcome.attempts > 1:
+            self._retries.of(self._policy).value += outcome.attempts - 1
+        self._worker.observe(outcome, decision)

@@ -64,7 +64,8 @@ class RecentRequests:
     """A bounded store by request id, oldest first. Of two requests with one id the later is kept."""
 
     def __init__(self, config: ExplainConfig) -> None:
-        self._config = config
+        self._keep = config.keep
+        self._keep_blocks = config.keep_blocks
         self._entries: OrderedDict[RequestId, Entry] = OrderedDict()
         self._blocks = 0
 
@@ -79,13 +80,17 @@ class RecentRequests:
 
     def ended(self, outcome: Outcome) -> None:
         """Sink of Outcomes. O(1)."""
-        entry = self._entries.get(outcome.request_id)
+        entries, name = self._entries, outcome.request_id
+        entry = entries.get(name)
         if entry is None or entry.outcome is not None:
-            self._drop(outcome.request_id)
-            entry = self._entries[outcome.request_id] = Entry(outcome.request_id)
+            if entry is not None:
+                self._drop(name)
+            entry = entries[name] = Entry(name)
         entry.outcome = outcome
-        self._blocks += _blocks(outcome)
-        self._bound()
+        if outcome.key is not None:
+            self._blocks += len(outcome.key.blocks)
+        if len(entries) > self._keep or self._blocks > self._keep_blocks:
+            self._bound()
 
     def find(self, request_id: str) -> Entry | None:
         return self._entries.get(RequestId(request_id))
@@ -103,15 +108,15 @@ class RecentRequests:
 
     def _drop(self, request_id: RequestId) -> None:
         gone = self._entries.pop(request_id, None)
-        if gone is not None and gone.outcome is not None:
-            self._blocks -= _blocks(gone.outcome)
+        if gone is not None:
+            self._forget_blocks(gone)
 
     def _bound(self) -> None:
-        while len(self._entries) > self._config.keep or (
-            self._blocks > self._config.keep_blocks and len(self._entries) > 1
-        ):
-            self._drop(next(iter(self._entries)))
+        entries = self._entries
+        while len(entries) > self._keep or (self._blocks > self._keep_blocks and len(entries) > 1):
+            _, gone = entries.popitem(last=False)
+            self._forget_blocks(gone)
 
-
-def _blocks(outcome: Outcome) -> int:
-    return 0 if outcome.key is None else len(outcome.key.blocks)
+    def _forget_blocks(self, gone: Entry) -> None:
+        if gone.outcome is not None and gone.outcome.key is not None:
+            self._blocks -= len(gone.outcome.key.blocks)

@@ -17,6 +17,8 @@ STEP_S = 5.0
 STEPS = 120
 BIN = 0.05
 """TTFT is counted in bins 5 % wide."""
+LOWEST = floor(log(1e-6) / BIN)
+"""The bin of everything below a microsecond."""
 
 
 class Step:
@@ -34,15 +36,18 @@ class Step:
     def add(self, outcome: Outcome) -> None:
         self.requests += 1
         self.failed += outcome.status >= 500
-        if outcome.ttft_s is not None:
-            self.ttft[floor(log(max(outcome.ttft_s, 1e-6)) / BIN)] += 1
-        if outcome.cached_tokens is not None and outcome.prompt_tokens is not None:
-            self.prompt_tokens += outcome.prompt_tokens
-            self.cached_tokens += outcome.cached_tokens
+        ttft_s = outcome.ttft_s
+        if ttft_s is not None:
+            place = floor(log(ttft_s) / BIN) if ttft_s > 1e-6 else LOWEST
+            self.ttft[place] = self.ttft.get(place, 0) + 1
+        cached, prompt = outcome.cached_tokens, outcome.prompt_tokens
+        if cached is not None and prompt is not None:
+            self.prompt_tokens += prompt
+            self.cached_tokens += cached
 
 
 class Traffic:
-    """Steps of the whole fleet and of every worker; step i of the ring holds the time that ends with it."""
+    """Steps by worker (None: no worker was chosen); step i of the ring holds the time that ends with it."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
@@ -51,23 +56,23 @@ class Traffic:
     def observe(self, outcome: Outcome) -> None:
         """Sink of Outcomes. Counts a request when it ends."""
         now = int(self._clock() / STEP_S)
-        step = self._steps.get(now)
-        if step is None:
-            step = self._steps[now] = {None: Step()}
+        steps = self._steps.get(now)
+        if steps is None:
+            steps = self._steps[now] = {}
             for old in [each for each in self._steps if each <= now - STEPS]:
                 del self._steps[old]
-        step[None].add(outcome)
-        worker = outcome.worker
-        if worker is not None:
-            if worker not in step:
-                step[worker] = Step()
-            step[worker].add(outcome)
+        decision = outcome.decision
+        worker = None if decision is None else decision.worker
+        step = steps.get(worker)
+        if step is None:
+            step = steps[worker] = Step()
+        step.add(outcome)
 
     def series(self) -> list[tuple[float, Step]]:
         """(seconds ago, step), oldest first, the one that is still filling last; empty steps included."""
         now = int(self._clock() / STEP_S)
-        found = [(now - place, self._steps.get(place)) for place in range(now - STEPS + 1, now + 1)]
-        return [(ago * STEP_S, step[None] if step else Step()) for ago, step in found]
+        places = range(now - STEPS + 1, now + 1)
+        return [((now - place) * STEP_S, _sum(self._steps.get(place, {}).values())) for place in places]
 
     def last_minute(self, worker: WorkerId) -> Step:
         """What ended on one worker in the last minute."""
