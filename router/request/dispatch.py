@@ -181,14 +181,14 @@ class Dispatcher:
         if self._access.closed:
             raw = replace(raw, headers=without_credentials(raw.headers))
         parsed = parse(raw.endpoint, raw.body, raw.named_headers, self._config.session_header)
-        self._access.check_model(client, parsed.model)
+        model = self._access.routed_model(client, parsed.model, self._registry.models)
         exact = None if self._exact is None else await self._exact.match(parsed)
         request = RoutingRequest(
             request_id=raw.request_id,
             endpoint=raw.endpoint,
             key=prompt_key(parsed, self._key_config),
             at_s=raw.at_s,
-            model=parsed.model,
+            model=model,
             session=parsed.session,
             client=client_of(raw.named_headers),
             stream=parsed.stream,

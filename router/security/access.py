@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import binascii
 import hmac
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +21,8 @@ from router.security.keys_file import hash_of, read_keys_file
 MAX_KEY_CHARS = 1024
 CREDENTIALS = frozenset({b"authorization", b"x-api-key", b"proxy-authorization", b"cookie"})
 """Headers that are for the router when it checks keys, and for no worker."""
+UNNAMED = "default"
+"""What SGLang takes as the name of whatever model it serves."""
 RawHeaders = list[tuple[bytes, bytes]]
 
 
@@ -86,11 +88,26 @@ class Access:
             )
         return client
 
-    def check_model(self, client: Client, model: str | None) -> None:
-        """Raises ModelForbidden."""
-        if not client.may_use(model):
-            names = ", ".join(sorted(client.models or ()))
-            raise ModelForbidden(f"The key {client.name} may use: {names}.", param="model")
+    def routed_model(self, client: Client, model: str | None, served: Callable[[], Collection[str]]) -> str | None:
+        """The model that workers are chosen by: the one named, if the client may use it. Raises ModelForbidden.
+
+        A request that names none (/generate has no such field) gets the first of its key's models that is `served`.
+        """
+        if client.models is None:
+            return model
+        own = sorted(client.models)
+        if model is not None and model != UNNAMED:
+            if not client.may_use(model):
+                raise ModelForbidden(f"The key {client.name} may use: {', '.join(own)}.", param="model")
+            return model
+        here = served()
+        for name in own:
+            if name in here or not here:  # nothing is known of any worker yet: no reason to refuse
+                return name
+        raise ModelForbidden(
+            f"The request names no model, and none of those that {client.name} may use is served here: {', '.join(own)}.",
+            param="model",
+        )
 
     def check_admin(self, headers: Mapping[str, str], *, reads: bool) -> None:
         """Raises InvalidApiKey or AdminOnly. A browser's Basic login (any name, the key as password) may only read, so

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from router.security.access import Access
 from router.security.client import Client
 from router.security.keys_file import entry
 from router_fakes import answer, config, running, upstream
@@ -47,6 +48,42 @@ async def test_a_model_call_needs_a_key_for_its_model_and_the_worker_never_sees_
     assert [each.json()["error"]["code"] for each in results[:4]] == ["invalid_api_key"] * 3 + ["model_forbidden"]
     assert len(worker.calls) == 2
     assert "CANARY" not in str([call.headers for call in worker.calls])
+
+
+async def test_a_request_that_names_no_model_is_served_by_the_model_of_its_key(
+    keys: dict[str, str], chat: dict[str, Any]
+) -> None:
+    """/generate has no field for a model, and "default" is SGLang's word for whatever it serves."""
+    unnamed = {"text": "Hello"}, {**chat, "model": "default"}, {"messages": chat["messages"]}
+    async with upstream(model="m") as own, upstream(model="secret") as other:
+        settings = config(f"own={own.url}", f"other={other.url}", security=keys)
+        async with running(settings, headers=bearer(ADMIN)) as router:
+            answers = [
+                await router.client.post(path, json=body, headers=bearer(USER))
+                for path, body in zip(("/generate", CHAT, CHAT), unnamed, strict=True)
+                for _ in range(2)
+            ]
+            named = await router.client.post(CHAT, json={**chat, "model": "secret"}, headers=bearer(USER))
+
+    assert {each.status_code for each in answers} == {200}
+    assert (len(own.calls), len(other.calls)) == (6, 0)
+    assert named.status_code == 403
+
+
+async def test_a_key_none_of_whose_models_is_served_is_told_so_where_it_names_none(keys: dict[str, str]) -> None:
+    async with upstream(model="secret") as worker, running_with(worker.url, keys) as router:
+        refused = await router.client.post("/generate", json={"text": "Hello"}, headers=bearer(USER))
+
+    assert (refused.status_code, refused.json()["error"]["code"]) == (403, "model_forbidden")
+    assert worker.calls == []
+
+
+def test_without_a_word_of_any_worker_the_first_model_of_the_key_is_waited_for() -> None:
+    client = Client(name="user", models=frozenset({"b", "a"}))
+
+    assert Access().routed_model(client, None, frozenset) == "a"
+    assert Access().routed_model(client, None, lambda: {"b", "c"}) == "b"
+    assert Access().routed_model(Client(name="all"), None, frozenset) is None
 
 
 async def test_control_routes_need_an_admin_key_and_probes_none(keys: dict[str, str]) -> None:
