@@ -48,17 +48,32 @@ def free_ports(count: int) -> list[int]:
 
 
 class Fleet:
-    """`count` workers and one router before them. `restart_ended_s` is when the router last came back."""
+    """`count` workers, `speed` times as fast as their GPU, and one router before them.
 
-    def __init__(self, count: int, session: aiohttp.ClientSession, log: Path, flags: tuple[str, ...] = ()) -> None:
+    `restart_ended_s` is when the router last came back. `settings` are the router's flags, to which `flags` are added;
+    the first `relays` workers stand behind one.
+    """
+
+    def __init__(
+        self,
+        count: int,
+        session: aiohttp.ClientSession,
+        log: Path,
+        flags: tuple[str, ...] = (),
+        *,
+        settings: tuple[str, ...] = ROUTER_FLAGS,
+        speed: float = 20.0,
+        relays: int = WITH_RELAY,
+    ) -> None:
         *self.ports, self.router_port = free_ports(count + 1)
         self.url = f"http://127.0.0.1:{self.router_port}"
         self.names = [f"w{i + 1}" for i in range(count)]
-        self.relays = [Relay(port) for port in self.ports[:WITH_RELAY]]
+        self.relays = [Relay(port) for port in self.ports[:relays]]
         self._session = session
         self._state = log.with_suffix(".state")
         self._state.unlink(missing_ok=True)
-        self._flags = ("--state-file", str(self._state), *flags)
+        self._flags = (*settings, "--state-file", str(self._state), *flags)
+        self._speed = speed
         self._log = log.open("ab")
         self._alone = asyncio.Lock()
         self.workers: list[subprocess.Popen[bytes]] = []
@@ -87,7 +102,7 @@ class Fleet:
         await self.until_ready(len(self.ports))
 
     def start_router(self) -> None:
-        argv = ["-m", "router", "serve", "--port", str(self.router_port), *ROUTER_FLAGS, *self._flags]
+        argv = ["-m", "router", "serve", "--port", str(self.router_port), *self._flags]
         for index, name in enumerate(self.names):
             argv += ["--worker", f"{name}={self.routed_url(index)}"]
         self.router = self._start(argv)
@@ -123,7 +138,8 @@ class Fleet:
         return self._start_simulated(self.ports[index])
 
     def _start_simulated(self, port: int) -> subprocess.Popen[bytes]:
-        return self._start(["-m", "workers", "simulate", "--port", str(port), "--speed", "20", "--log-level", "error"])
+        argv = ["--port", str(port), "--speed", f"{self._speed:g}", "--log-level", "error"]
+        return self._start(["-m", "workers", "simulate", *argv])
 
     def _start(self, argv: list[str]) -> subprocess.Popen[bytes]:
         return subprocess.Popen(
