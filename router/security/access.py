@@ -105,7 +105,7 @@ class Access:
             if name in here or not here:  # nothing is known of any worker yet: no reason to refuse
                 return name
         raise ModelForbidden(
-            f"The request names no model, and none of those that {client.name} may use is served here: {', '.join(own)}.",
+            f"The request names no model, and no model of the key {client.name} is served here: {', '.join(own)}.",
             param="model",
         )
 
