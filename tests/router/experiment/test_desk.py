@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from random import Random
 from typing import Any
 
 import pytest
 
 from outcomes import key, outcome
+from policy_fakes import View
 from router.errors import ConfigError, ExperimentRunning, NoExperiment
 from router.experiment.config import ExperimentConfig, Isolation
 from router.experiment.desk import ExperimentDesk
@@ -19,20 +19,12 @@ from router.types import (
     ArmName,
     Decision,
     Dispatched,
-    LoadReport,
     RequestId,
     RoutingRequest,
     WorkerId,
     WorkerJoined,
     WorkerLeft,
 )
-
-
-@dataclass
-class View:
-    id: WorkerId
-    in_flight: int = 0
-    load: LoadReport | None = None
 
 
 class Clock:

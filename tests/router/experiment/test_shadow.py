@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from random import Random
 
 import pytest
 
 from outcomes import decision, key, outcome
+from policy_fakes import View
 from router.errors import ConfigError
 from router.experiment.shadow import Shadow, ShadowConfig, shadows_of
 from router.experiment.steering import Steering
@@ -18,19 +18,11 @@ from router.types import (
     Dispatched,
     Finished,
     FleetEvent,
-    LoadReport,
     RequestId,
     RoutingRequest,
     WorkerId,
     Workers,
 )
-
-
-@dataclass
-class View:
-    id: WorkerId
-    in_flight: int = 0
-    load: LoadReport | None = None
 
 
 class Timer:

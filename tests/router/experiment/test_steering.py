@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
 
 import pytest
 
 from outcomes import decision, key
+from policy_fakes import View
 from router.experiment.shadow import Shadow
 from router.experiment.steering import Choice, Steering
 from router.policies.round_robin import RoundRobin
@@ -16,21 +16,12 @@ from router.types import (
     Decision,
     Dispatched,
     FleetEvent,
-    LoadReport,
     RequestId,
     RoutingRequest,
     WorkerId,
     WorkerJoined,
     Workers,
 )
-
-
-@dataclass
-class View:
-    id: WorkerId
-    in_flight: int = 0
-    load: LoadReport | None = None
-
 
 VIEWS = [View(WorkerId("w0")), View(WorkerId("w1"))]
 REQUEST = RoutingRequest(request_id=RequestId("r"), endpoint="/generate", key=key(1))

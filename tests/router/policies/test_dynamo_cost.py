@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from random import Random
 
 import pytest
 
+from policy_fakes import dispatch, fleet, request
 from router.policies import Policy
 from router.policies.dynamo_cost import DynamoCost, DynamoCostConfig
 from router.types import (
     AttemptFailed,
     CacheCleared,
-    Decision,
     Dispatched,
     Finished,
     FirstToken,
     LoadReport,
     LoadReported,
     Outcome,
-    PromptKey,
     Reason,
     RequestId,
     RoutingRequest,
@@ -27,27 +26,6 @@ from router.types import (
     WorkerJoined,
     WorkerLeft,
 )
-
-
-@dataclass
-class View:
-    id: WorkerId
-    in_flight: int = 0
-    load: LoadReport | None = None
-
-
-def fleet(*in_flight: int) -> list[View]:
-    return [View(WorkerId(f"w{i}"), count) for i, count in enumerate(in_flight)]
-
-
-def request(*blocks: int, name: str = "r", tokens: float | None = None) -> RoutingRequest:
-    key = PromptKey(blocks=blocks, block_tokens=100.0, prompt_tokens=100.0 * len(blocks) if tokens is None else tokens)
-    return RoutingRequest(request_id=RequestId(name), endpoint="/generate", key=key)
-
-
-def dispatch(policy: Policy, asked: RoutingRequest, worker: str, at_s: float = 0.0) -> None:
-    decision = Decision(worker=WorkerId(worker), reason=Reason.LOWEST_COST)
-    policy.observe(Dispatched(request=asked, decision=decision, at_s=at_s))
 
 
 def dynamo(**knobs: float) -> DynamoCost:

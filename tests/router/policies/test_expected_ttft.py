@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from math import isfinite
 from operator import itemgetter
 from random import Random
@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from policy_fakes import View
 from router.policies.expected_ttft import TERMS, ExpectedTtft, ExpectedTtftConfig
 from router.policies.expected_ttft_rate import PrefillRate
 from router.types import (
@@ -35,13 +36,6 @@ from router.types import (
 )
 
 BLOCK = 512.0
-
-
-@dataclass
-class View:
-    id: WorkerId
-    in_flight: int = 0
-    load: LoadReport | None = None
 
 
 def fleet(count: int) -> list[View]:

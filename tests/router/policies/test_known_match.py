@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from random import Random
 
+from policy_fakes import View
 from router.policies.expected_ttft import ExpectedTtft, ExpectedTtftConfig
 from router.policies.known_match import match_tokens
 from router.policies.prefix_match import PrefixMatch, PrefixMatchConfig
@@ -13,7 +14,6 @@ from router.policies.round_robin import RoundRobin
 from router.types import (
     Decision,
     Dispatched,
-    LoadReport,
     PromptKey,
     Reason,
     RequestId,
@@ -23,13 +23,6 @@ from router.types import (
 )
 
 A, B, C = WorkerId("a"), WorkerId("b"), WorkerId("c")
-
-
-@dataclass
-class View:
-    id: WorkerId
-    in_flight: int = 0
-    load: LoadReport | None = None
 
 
 WORKERS = [View(A), View(B), View(C)]

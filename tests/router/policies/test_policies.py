@@ -4,20 +4,19 @@ from __future__ import annotations
 
 from collections import Counter
 from copy import deepcopy
-from dataclasses import dataclass
 from random import Random
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from policy_fakes import View, fleet
 from router.errors import ConfigError
 from router.policies import POLICIES, Policy, PolicyConfigs, build_policy
 from router.types import (
     CacheCleared,
     Decision,
     Dispatched,
-    LoadReport,
     PromptKey,
     Reason,
     RequestId,
@@ -25,17 +24,6 @@ from router.types import (
     WorkerId,
     WorkerLeft,
 )
-
-
-@dataclass
-class View:
-    id: WorkerId
-    in_flight: int = 0
-    load: LoadReport | None = None
-
-
-def fleet(*in_flight: int) -> list[View]:
-    return [View(WorkerId(f"w{i}"), count) for i, count in enumerate(in_flight)]
 
 
 def request(blocks: tuple[int, ...] = (), session: str | None = None) -> RoutingRequest:

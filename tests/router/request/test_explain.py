@@ -2,28 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from random import Random
 from typing import Any
 
 import pytest
 
 from outcomes import decision, key, outcome
+from policy_fakes import View
 from router.experiment.steering import Choice
 from router.policies.explains import candidates_of
 from router.policies.prefix_match import PrefixMatch, PrefixMatchConfig
 from router.policies.round_robin import RoundRobin
 from router.request.explain import Explainer, explain_headers, explanation
 from router.telemetry.recent_requests import ExplainConfig, RecentRequests
-from router.types import Candidate, Dispatched, LoadReport, Reason, RequestId, RoutingRequest, WorkerId
+from router.types import Candidate, Dispatched, Reason, RequestId, RoutingRequest, WorkerId
 from router_fakes import answer, config, running, upstream
-
-
-@dataclass
-class View:
-    id: WorkerId
-    in_flight: int = 0
-    load: LoadReport | None = None
 
 
 class Weighing(RoundRobin):
