@@ -201,13 +201,3 @@ def test_generate_obeys_a_regex(worker: Any) -> None:
     answer = worker.generate("x", 20, sampling_params={"regex": "[0-9]{3}", "ignore_eos": False})
     assert len(answer["text"]) == 3
     assert answer["text"].isdigit()
-
-
-def test_log_probabilities_are_there_or_refused(worker: Any) -> None:
-    body = {"messages": [{"role": "user", "content": "x"}], "logprobs": True, "max_tokens": 2}
-    answer = worker.post("/v1/chat/completions", body)
-    if worker.differs("Log-probabilities"):
-        assert answer.status_code == 400
-        assert "log-probabilities" in answer.json()["message"]
-    else:
-        assert answer.json()["choices"][0]["logprobs"]["content"]

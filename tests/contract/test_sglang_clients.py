@@ -1,7 +1,8 @@
 """SGLang's own clients through the router, unchanged: its benchmark, and a program in its frontend language.
 
-They run with the environment that workers/sglang/cpu/setup.sh makes, so only with --worker=sglang, or where
-TRIEWAY_SGLANG_ENV names it. The router stands before two simulated workers, or before the real one.
+Clients run with the environment that workers/sglang/cpu/setup.sh makes, so only with --worker=sglang, or where
+TRIEWAY_SGLANG_ENV names it. The router stands before two simulated workers and, with --worker=sglang, before the real
+one too.
 """
 
 from __future__ import annotations
@@ -27,8 +28,6 @@ PROGRAM = Path(__file__).parent / "programs" / "frontend_program.py"
 PROMPTS, AT_ONCE, OUTPUT_TOKENS = 50, 10, 8
 CLIENT_WITHIN_S = 170.0
 
-pytestmark = pytest.mark.sglang
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stack:
@@ -36,7 +35,13 @@ class Stack:
 
     url: str
     workers: Sequence[str]
-    simulated: bool
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """What stands behind the router."""
+    if "stack" in metafunc.fixturenames:
+        real = ["sglang"] if metafunc.config.getoption("--worker", "simulated") == "sglang" else []
+        metafunc.parametrize("stack", ["simulated", *real], indirect=True)
 
 
 @pytest.fixture
@@ -47,11 +52,9 @@ def sglang_python(environment: Path, worker_kind: str) -> Path:
     return environment / "bin" / "python"
 
 
-@pytest.fixture(params=["simulated", "sglang"])
+@pytest.fixture
 def stack(
     request: pytest.FixtureRequest,
-    worker_kind: str,
-    sglang_python: Path,
     worker: Any,
     tmp_path: Path,
     program: Callable[..., Any],
@@ -68,15 +71,13 @@ def stack(
                 process = running.enter_context(program(argv, log))
                 urls.append(f"http://127.0.0.1:{port}")
                 wait_for(f"{urls[-1]}/v1/models", process, log)
-        elif worker_kind == "sglang":
-            urls = [worker.url]
         else:
-            pytest.skip("real SGLang is tested by `make test-sglang`")
+            urls = [worker.url]
         port = free_ports(1)
         argv = ["router", "serve", "--port", str(port), *(flag for url in urls for flag in ("--worker", url))]
         router = running.enter_context(program(argv, tmp_path / "router.log"))
         wait_for(f"http://127.0.0.1:{port}/ready", router, tmp_path / "router.log")
-        yield Stack(url=f"http://127.0.0.1:{port}", workers=urls, simulated=request.param == "simulated")
+        yield Stack(url=f"http://127.0.0.1:{port}", workers=urls)
 
 
 def run_client(python: Path, *argv: str) -> str:
@@ -105,9 +106,10 @@ def conversations(path: Path) -> Path:
     return path
 
 
+@pytest.mark.sglang
 @pytest.mark.parametrize("backend", ["sglang", "sglang-oai-chat"])
 def test_the_benchmark_completes_every_request(
-    stack: Stack, sglang_python: Path, environment: Path, tmp_path: Path, backend: str
+    sglang_python: Path, stack: Stack, environment: Path, tmp_path: Path, backend: str
 ) -> None:
     report = tmp_path / "report.jsonl"
     shown = run_client(
@@ -130,9 +132,9 @@ def test_the_benchmark_completes_every_request(
     assert sum(float(line.rsplit(" ", 1)[1]) for line in counted) >= PROMPTS
 
 
-def test_a_frontend_program_runs_as_against_one_server(stack: Stack, sglang_python: Path) -> None:
-    choose = [] if stack.simulated else ["choose"]  # needs log-probabilities
-    result = json.loads(run_client(sglang_python, str(PROGRAM), stack.url, *choose).splitlines()[-1])
+@pytest.mark.sglang
+def test_a_frontend_program_runs_as_against_one_server(sglang_python: Path, stack: Stack) -> None:
+    result = json.loads(run_client(sglang_python, str(PROGRAM), stack.url).splitlines()[-1])
 
     assert result["version"] == "0.5.21"
     assert all(result["answers"])
@@ -146,7 +148,7 @@ def test_a_frontend_program_runs_as_against_one_server(stack: Stack, sglang_pyth
     assert result["streamed"][0] == result["streamed"][1] != ""
     assert len(result["batch"]) == 4
     assert all(result["batch"])
-    assert result["chosen"] in ({None} if stack.simulated else {"blue", "green"})
+    assert result["chosen"] in {"blue", "green"}
 
 
 def test_an_operators_calls_reach_every_worker(stack: Stack) -> None:

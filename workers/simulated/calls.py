@@ -8,16 +8,18 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
 from workers.simulated.errors import BadRequest
+from workers.simulated.generation import Wanted
 from workers.simulated.schemas import Common, GenerateRequest, SamplingFields
 from workers.simulated.writer import Sampling
 
 MAX_STOP_STRINGS = 32  # SGLang 0.5.21
 
+T = TypeVar("T")
 Namespace = tuple[str | None, str | None, str | None]
 """LoRA adapter, extra_key, cache_salt: requests that differ in one of them never share cache."""
 
@@ -27,7 +29,7 @@ class Call:
     """What one HTTP request asks of the engine: `prompts`, each to be answered `n` times.
 
     `fixed`, where given, is the text of every answer (forced tool calls). `rank` is None where the server may choose.
-    `text`: whether the server must make the tokens from text.
+    `text`: whether the server must make the tokens from text. `wanted`: log-probabilities, of each prompt or of none.
     """
 
     prompts: Sequence[Sequence[int]]
@@ -38,6 +40,7 @@ class Call:
     rank: int | None
     fixed: str | None = None
     text: bool = True
+    wanted: Sequence[Wanted | None] = ()
 
 
 def sampling_of(request: Common, *, max_tokens: int | None, json_schema: dict[str, Any] | None = None) -> Sampling:
@@ -179,6 +182,51 @@ def namespaces_of(request: Common | GenerateRequest, count: int, model: str, *, 
         )
         for index in range(count)
     ]
+
+
+def logprobs_of(request: GenerateRequest, prompts: Sequence[Sequence[int]], *, single: bool) -> list[Wanted | None]:
+    """Which log-probabilities a /generate request wants of each prompt. Raises BadRequest.
+
+    Lists for a single prompt and starts below -1 end the scheduler of SGLang 0.5.21; they are refused here.
+    """
+    starts, tops = request.logprob_start_len, request.top_logprobs_num
+    for value in (request.return_logprob, starts, tops):
+        if isinstance(value, list) and (single or len(value) != len(prompts)):
+            raise BadRequest("What is a list must be one for each prompt of a batch.")
+    ids = request.token_ids_logprob or []
+    flat = [one for one in ids if isinstance(one, int)]  # for all prompts; else a list for each
+    lists = [part for part in ids if isinstance(part, list)]
+    if (lists and flat) or (lists and (single or len(lists) != len(prompts))):
+        raise BadRequest("token_ids_logprob must be a flat list of integers.")
+    wanted: list[Wanted | None] = []
+    for index, prompt in enumerate(prompts):
+        if not _of_prompt(request.return_logprob, index):
+            wanted.append(None)
+            continue
+        start = _of_prompt(starts, index)
+        start = -1 if start is None else start
+        if start < -1:
+            raise BadRequest(f"logprob_start_len must be -1 or more, got {start}.")
+        if start > len(prompt):
+            raise BadRequest(
+                f"req.logprob_start_len={start} is higher than the number of input tokens "
+                f"len(req.origin_input_ids)={len(prompt)}. Please use a smaller logprob_start_len."
+            )
+        own = lists[index] if lists else flat
+        wanted.append(
+            Wanted(
+                start=None if start == -1 else start,
+                top=max(_of_prompt(tops, index) or 0, 0),
+                token_ids=tuple(own) if own else None,
+                text=request.return_text_in_logprobs,
+            )
+        )
+    return wanted
+
+
+def _of_prompt(value: T | list[T] | None, index: int) -> T | None:
+    """What a field says of one prompt of a batch: a list has a value for each."""
+    return value[index] if isinstance(value, list) else value
 
 
 def _nth(value: str | Sequence[str | None] | None, index: int) -> str | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from workers.simulated.errors import Aborted
@@ -15,6 +16,18 @@ from workers.simulated.tokenizer import BYTES_PER_TOKEN
 from workers.simulated.writer import Plan
 
 Listener = Callable[["Generation"], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """Which log-probabilities a request wants: of prompt tokens from `start` on (None: of none), of the `top` most
+    likely tokens at every place, and of `token_ids` there. `text`: whether each carries its token's text.
+    """
+
+    start: int | None = None
+    top: int = 0
+    token_ids: tuple[int, ...] | None = None
+    text: bool = False
 
 
 class Generation:
@@ -40,6 +53,7 @@ class Generation:
         "ready_s",
         "retractions",
         "rid",
+        "wanted",
     )
 
     def __init__(
@@ -53,6 +67,7 @@ class Generation:
         limit_tokens: int,
         arrived_s: float,
         listener: Listener | None = None,
+        wanted: Wanted | None = None,
     ) -> None:
         self.rid = rid
         self.prompt = prompt
@@ -63,6 +78,7 @@ class Generation:
         self.arrived_s = arrived_s
         self.ready_s = arrived_s
         self.listener = listener
+        self.wanted = wanted
         self.on_end: Listener | None = None
         self.produced = 0
         self.cached_tokens = 0

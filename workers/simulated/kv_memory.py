@@ -106,4 +106,6 @@ class KvMemory:
         state.kv_tokens = 0
 
     def _reusable(self, state: RequestState) -> int:
-        return (state.fill_tokens - 1) // self.page_size
+        limit = state.request.reusable_tokens
+        most = state.fill_tokens - 1
+        return (most if limit is None else min(most, limit)) // self.page_size

@@ -13,10 +13,11 @@ from urllib.parse import parse_qs
 
 import msgspec
 
-from workers.simulated.calls import Call, namespaces_of, rank_of_body, rids_of, sampling_of_fields
+from workers.simulated.calls import Call, logprobs_of, namespaces_of, rank_of_body, rids_of, sampling_of_fields
 from workers.simulated.chat_template import render_chat
 from workers.simulated.errors import Aborted, ApiError, BadRequest, InvalidBody
 from workers.simulated.generation import Generation
+from workers.simulated.logprobs import Logprobs
 from workers.simulated.openai_stream import DONE, weight_versions
 from workers.simulated.reply import Reply, Request
 from workers.simulated.schemas import (
@@ -104,6 +105,8 @@ def _answer(worker: SimulatedWorker, generation: Generation) -> dict[str, Any]:
             meta["forward_entry_time"] = generation.ready_s + generation.queue_s + epoch_s
             meta["prefill_finished_time"] = generation.first_token_s + epoch_s
         meta["queue_time"] = generation.queue_s
+    if generation.wanted is not None:
+        meta |= Logprobs(worker.tokenizer, generation.wanted, generation).native_fields()
     meta["reasoning_tokens"] = 0
     meta["completion_tokens"] = generation.produced
     meta["cached_tokens"] = cached
@@ -142,8 +145,6 @@ def _epoch_s() -> float:
 
 def _generate_call(worker: SimulatedWorker, body: GenerateRequest) -> tuple[Call, bool]:
     """What a request asks of the engine, and whether it is one prompt rather than a batch. Raises BadRequest."""
-    if body.return_logprob:
-        raise BadRequest("The simulated worker has no log-probabilities to return; leave return_logprob out.")
     prompts, single = _prompts(worker, body)
     fields = body.sampling_params
     if isinstance(fields, list):
@@ -163,6 +164,7 @@ def _generate_call(worker: SimulatedWorker, body: GenerateRequest) -> tuple[Call
         n=n,
         rank=rank_of_body(body),
         text=body.text is not None,
+        wanted=logprobs_of(body, prompts, single=single),
     )
     return call, single
 

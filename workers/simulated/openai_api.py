@@ -7,14 +7,16 @@ Not here: events of a stream (openai_stream), sampling parameters (calls), force
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from workers.simulated import tool_calls
 from workers.simulated.calls import Call, namespaces_of, rank_of, rids_of, sampling_of
 from workers.simulated.chat_template import PART_TYPES, render_chat
 from workers.simulated.errors import BadRequest
-from workers.simulated.generation import Generation
-from workers.simulated.openai_stream import TextStream, unix_time, usage_of, weight_versions
+from workers.simulated.generation import Generation, Wanted
+from workers.simulated.logprobs import chat_logprobs, completion_logprobs
+from workers.simulated.openai_stream import LogprobsSince, TextStream, unix_time, usage_of, weight_versions
 from workers.simulated.reply import Reply, Request
 from workers.simulated.schemas import ChatRequest, Common, CompletionRequest, decode
 from workers.simulated.tool_calls import ToolCallStream
@@ -31,7 +33,8 @@ async def chat_completions(worker: SimulatedWorker, request: Request, reply: Rep
         await _stream_chat(worker, body, call, forced, reply)
         return
     generations = await worker.complete(call, reply)
-    choices = [_chat_choice(generation, index, forced) for index, generation in enumerate(generations)]
+    logprobs = _logprobs(worker, body)
+    choices = [_chat_choice(generation, index, forced, logprobs) for index, generation in enumerate(generations)]
     reply.send_json(_answer(worker, "chat.completion", body, generations, choices))
 
 
@@ -54,6 +57,7 @@ def chat_call(worker: SimulatedWorker, body: ChatRequest, request: Request) -> t
             n=body.n,
             rank=rank_of(body, request.headers),
             fixed=tool_calls.arguments_text(body, forced, worker.options.seed),
+            wanted=[Wanted(top=max(body.top_logprobs or 0, 0), text=True)] if body.logprobs else (),
         ),
         forced,
     )
@@ -64,8 +68,6 @@ async def completions(worker: SimulatedWorker, request: Request, reply: Reply) -
     body = decode(CompletionRequest, request.body)
     if body.max_tokens <= 0:
         raise BadRequest("max_tokens must be positive", kind="Bad Request")
-    if body.logprobs is not None:
-        raise BadRequest(_NO_LOGPROBS)
     prompts, texts = _prompts_of(worker, body)
     call = Call(
         prompts=prompts,
@@ -75,6 +77,9 @@ async def completions(worker: SimulatedWorker, request: Request, reply: Reply) -
         rids=rids_of(body.rid, len(prompts) * body.n),
         n=body.n,
         rank=rank_of(body, request.headers),
+        wanted=[Wanted(start=0 if body.echo else None, top=max(body.logprobs, 0), text=True)] * len(prompts)
+        if body.logprobs is not None
+        else (),
     )
     echo = [text for text in texts for _ in range(body.n)] if body.echo else []
     if body.stream:
@@ -82,11 +87,12 @@ async def completions(worker: SimulatedWorker, request: Request, reply: Reply) -
         await _run_stream(worker, call, stream, body, reply)
         return
     generations = await worker.complete(call, reply)
+    logprobs = _logprobs(worker, body)
     choices = [
         {
             "index": index,
             "text": (echo[index] if echo else "") + generation.text,
-            "logprobs": None,
+            "logprobs": logprobs and logprobs(generation, 0),
             "finish_reason": (generation.finish_reason or {}).get("type"),
             "matched_stop": (generation.finish_reason or {}).get("matched"),
         }
@@ -119,6 +125,7 @@ def _text_stream(
         cache_report=worker.options.cache_report,
         echo=echo,
         details=body.return_cached_tokens_details,
+        logprobs=_logprobs(worker, body),
     )
 
 
@@ -154,7 +161,16 @@ def _answer(
     return answer
 
 
-def _chat_choice(generation: Generation, index: int, forced: str | None) -> dict[str, Any]:
+def _logprobs(worker: SimulatedWorker, body: Common) -> LogprobsSince | None:
+    """What makes the `logprobs` of this request's choices; None where it wants none."""
+    if isinstance(body, CompletionRequest):
+        return None if body.logprobs is None else partial(completion_logprobs, worker.tokenizer)
+    return partial(chat_logprobs, worker.tokenizer) if isinstance(body, ChatRequest) and body.logprobs else None
+
+
+def _chat_choice(
+    generation: Generation, index: int, forced: str | None, logprobs: LogprobsSince | None
+) -> dict[str, Any]:
     reason = dict(generation.finish_reason or {})
     message: dict[str, Any] = {
         "role": "assistant",
@@ -169,7 +185,7 @@ def _chat_choice(generation: Generation, index: int, forced: str | None) -> dict
     return {
         "index": index,
         "message": message,
-        "logprobs": None,
+        "logprobs": logprobs and logprobs(generation, 0),
         "finish_reason": reason.get("type"),
         "matched_stop": reason.get("matched"),
     }
@@ -188,8 +204,6 @@ def _check_chat(body: ChatRequest) -> None:
             raise BadRequest("'content' must be a string or a list of content parts", kind="Bad Request")
         if isinstance(content, list):
             _check_parts(content)
-    if body.logprobs:
-        raise BadRequest(_NO_LOGPROBS)
     tool_calls.check(body)
 
 
@@ -198,9 +212,6 @@ def _check_parts(parts: Sequence[object]) -> None:
         kind = part.get("type") if isinstance(part, dict) else None
         if kind not in PART_TYPES:
             raise BadRequest(f"unknown type of content part: {kind!r}", kind="Bad Request")
-
-
-_NO_LOGPROBS = "The simulated worker has no log-probabilities to return; leave logprobs out."
 
 
 def _prompts_of(worker: SimulatedWorker, body: CompletionRequest) -> tuple[list[Sequence[int]], list[str]]:

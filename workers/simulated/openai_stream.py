@@ -7,7 +7,7 @@ Called by openai_api and by the routes that borrow its shapes. Not here: request
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
@@ -16,6 +16,7 @@ from workers.simulated.generation import Generation
 from workers.simulated.reply import Reply
 
 DONE = b"data: [DONE]\n\n"
+LogprobsSince = Callable[[Generation, int], dict[str, Any]]
 
 _encode = msgspec.json.Encoder().encode
 
@@ -54,7 +55,8 @@ class TextStream:
     """Writes one streamed answer of /v1/chat/completions or /v1/completions to a reply.
 
     `advance` is the listener of every generation of the request. With `each_usage` every event carries usage so far;
-    with `details` an event before the last says where cached tokens came from.
+    with `details` an event before the last says where cached tokens came from. `logprobs` makes that field for what a
+    generation has said since its n-th token.
     """
 
     def __init__(
@@ -68,6 +70,7 @@ class TextStream:
         cache_report: bool,
         echo: Sequence[str] = (),
         details: bool = False,
+        logprobs: LogprobsSince | None = None,
     ) -> None:
         self._reply = reply
         self._chat = chat
@@ -76,6 +79,8 @@ class TextStream:
         self._cache_report = cache_report
         self._echo = echo
         self._details = details
+        self._logprobs = logprobs
+        self._told = [0] * generations
         self._created = unix_time()
         self._offsets = [0] * generations
         self._affixes: list[tuple[bytes, bytes] | None] = [None] * generations
@@ -99,15 +104,17 @@ class TextStream:
         end = generation.text_end
         delta = generation.plan.text[self._offsets[index] : end]
         self._offsets[index] = end
+        logprobs = None if self._logprobs is None else self._logprobs(generation, self._told[index])
+        self._told[index] = generation.produced
         if self._chat:
             if first:
                 events.append(self._chat_event(generation, index, {"role": "assistant", "content": ""}))
             if delta:
-                events.append(self._piece(generation, affixes, delta))
+                events.append(self._piece(generation, affixes, delta, logprobs))
         else:
             if first and self._echo:
                 delta = self._echo[index] + delta
-            events.append(self._completion_event(generation, index, affixes, delta))
+            events.append(self._completion_event(generation, index, affixes, delta, logprobs))
         if generation.finish_reason is not None:
             self.finished.append(index)
         self._reply.write(b"".join(events))
@@ -157,9 +164,12 @@ class TextStream:
             b',"logprobs":null,"finish_reason":null,"matched_stop":null}],"usage":null}\n\n',
         )
 
-    def _piece(self, generation: Generation, affixes: tuple[bytes, bytes], delta: str) -> bytes:
-        if self._each_usage:
-            return self._chat_event(generation, self._index_of[generation.rid], {"content": delta})
+    def _piece(
+        self, generation: Generation, affixes: tuple[bytes, bytes], delta: str, logprobs: dict[str, Any] | None
+    ) -> bytes:
+        if self._each_usage or logprobs is not None:
+            index = self._index_of[generation.rid]
+            return self._chat_event(generation, index, {"content": delta}, logprobs=logprobs)
         return b"%s%s%s" % (affixes[0], _encode(delta), affixes[1])
 
     def _chat_event(
@@ -171,11 +181,12 @@ class TextStream:
         rid: str = "",
         finish: str | None = None,
         matched: object = None,
+        logprobs: dict[str, Any] | None = None,
     ) -> bytes:
         choice = {
             "index": index,
             "delta": {"reasoning_content": None, **delta},
-            "logprobs": None,
+            "logprobs": logprobs,
             "finish_reason": finish,
             "matched_stop": matched,
         }
@@ -184,14 +195,21 @@ class TextStream:
             event["usage"] = self._usage_now(generation, cached=self._cache_report)
         return b"data: %s\n\n" % _encode(event)
 
-    def _completion_event(self, generation: Generation, index: int, affixes: tuple[bytes, bytes], delta: str) -> bytes:
+    def _completion_event(
+        self,
+        generation: Generation,
+        index: int,
+        affixes: tuple[bytes, bytes],
+        delta: str,
+        logprobs: dict[str, Any] | None,
+    ) -> bytes:
         reason = generation.finish_reason
-        if reason is None and not self._each_usage:
+        if reason is None and logprobs is None and not self._each_usage:
             return b"%s%s%s" % (affixes[0], _encode(delta), affixes[1])
         choice = {
             "index": index,
             "text": delta,
-            "logprobs": None,
+            "logprobs": logprobs,
             "finish_reason": reason["type"] if reason else None,
             "matched_stop": reason.get("matched") if reason else None,
         }

@@ -93,6 +93,7 @@ class Rank:
             page_size=self._options.page_size,
             namespace=generation.namespace,
             max_new_tokens=generation.limit_tokens,
+            reusable_tokens=None if generation.wanted is None else generation.wanted.start,
         )
         self._engine.submit(request, self._model_time(ready_s))
 

@@ -20,7 +20,8 @@ class EngineRequest:
     `pages` names every whole page of the prompt and of the answer after it, in order; two prompts share the pages
     before the first whose names differ. It may be longer than needed. All requests of one engine use the same type,
     tuple or array. `max_new_tokens` is the limit that the client set, from which SGLang estimates memory; None means
-    `output_tokens`.
+    `output_tokens`. Of the prompt at most `reusable_tokens` may come from the cache, where log-probabilities are wanted
+    of what follows.
     """
 
     rid: str
@@ -29,6 +30,7 @@ class EngineRequest:
     pages: Pages
     namespace: Hashable = None
     max_new_tokens: int | None = None
+    reusable_tokens: int | None = None
 
     @staticmethod
     def of_tokens(
@@ -39,6 +41,7 @@ class EngineRequest:
         page_size: int,
         namespace: Hashable = None,
         max_new_tokens: int | None = None,
+        reusable_tokens: int | None = None,
     ) -> EngineRequest:
         """From token ids (below 2^32). Its pages are the ids themselves at page size 1, else tuples of ids."""
         return EngineRequest(
@@ -48,6 +51,7 @@ class EngineRequest:
             pages=pages_of_tokens(prompt, output, page_size),
             namespace=namespace,
             max_new_tokens=max_new_tokens,
+            reusable_tokens=reusable_tokens,
         )
 
     @property

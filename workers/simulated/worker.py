@@ -15,7 +15,7 @@ from workers.simulated.calls import Call, Namespace
 from workers.simulated.constrained import Unsupported, json_sample, regex_sample
 from workers.simulated.errors import Aborted, BadRequest, Unavailable
 from workers.simulated.front_end import FrontEnd
-from workers.simulated.generation import Generation, Listener
+from workers.simulated.generation import Generation, Listener, Wanted
 from workers.simulated.options import Options
 from workers.simulated.rank import Rank
 from workers.simulated.reply import Reply
@@ -117,6 +117,7 @@ class SimulatedWorker:
                     choice,
                     call.fixed,
                     listener,
+                    call.wanted[item] if call.wanted else None,
                 )
             )
         self._watch(reply, generations)
@@ -190,6 +191,7 @@ class SimulatedWorker:
         choice: int,
         fixed: str | None,
         listener: Listener | None,
+        wanted: Wanted | None = None,
     ) -> Generation:
         limit = max(0, self.options.max_request_tokens - len(prompt) - 1)
         if fixed is None:
@@ -203,6 +205,7 @@ class SimulatedWorker:
             limit_tokens=limit if sampling.max_new_tokens is None else min(limit, sampling.max_new_tokens),
             arrived_s=time.monotonic(),
             listener=listener,
+            wanted=wanted,
         )
 
     def _constrained(self, sampling: Sampling, choice: int) -> str | None:

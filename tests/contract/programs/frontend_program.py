@@ -1,4 +1,4 @@
-"""A program in SGLang's frontend language, run by tests where sglang is installed: frontend_program.py URL [choose].
+"""A program in SGLang's frontend language, run by tests where sglang is installed: frontend_program.py URL.
 
 Prints one JSON object of what came back. It talks to whatever answers at URL as if it were one SGLang server.
 """
@@ -54,7 +54,7 @@ def chosen(s: Any) -> None:
     s += "The sky is " + sgl.gen("colour", choices=["blue", "green"])
 
 
-def run(url: str, choose: bool) -> dict[str, Any]:
+def run(url: str) -> dict[str, Any]:
     backend = sgl.RuntimeEndpoint(url)
     sgl.set_default_backend(backend)
     sgl.flush_cache(backend)
@@ -75,9 +75,9 @@ def run(url: str, choose: bool) -> dict[str, Any]:
         "object": limits["object"],
         "streamed": ["".join(pieces), stream["answer0"]],
         "batch": [state["answer2"] for state in batch],
-        "chosen": chosen.run()["colour"] if choose else None,
+        "chosen": chosen.run()["colour"],
     }
 
 
 if __name__ == "__main__":
-    print(json.dumps(run(sys.argv[1], "choose" in sys.argv[2:])))
+    print(json.dumps(run(sys.argv[1])))

@@ -94,7 +94,10 @@ async def test_a_regular_expression_and_a_schema_are_obeyed(worker: Any) -> None
         ({"text": ["a", "b"], "rid": ["x", "x"]}, "Duplicate request IDs detected within the request: ['x']"),
         ({"text": ["a", "b"], "rid": ["x"]}, None),
         ({"text": ["a", "b"], "sampling_params": [{}]}, None),
-        ({"text": "x", "return_logprob": True}, None),
+        ({"text": "x", "return_logprob": True, "logprob_start_len": -2}, None),
+        ({"text": "x", "return_logprob": [True]}, "What is a list must be one for each prompt of a batch."),
+        ({"text": ["a", "b"], "return_logprob": True, "top_logprobs_num": [1]}, None),
+        ({"text": "x", "return_logprob": True, "token_ids_logprob": [[1], 2]}, None),
     ],
     ids=str,
 )
