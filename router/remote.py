@@ -47,19 +47,21 @@ def ask(method: str, url: str, path: str, body: dict[str, Any] | None = None) ->
 
 
 @click.command()
-@click.argument("request_id")
+@click.argument("request_id", default="last")
 @_url
 @_json
 def explain(request_id: str, url: str, as_json: bool) -> None:
     """Show why a request went where it went, and what came of it.
 
-    REQUEST_ID is in the answer's x-request-id header and on the dashboard.
+    REQUEST_ID is in the answer's x-request-id header and on the dashboard; without it, the last request that ended.
     """
     found = ask("GET", url, f"/explain/{request_id}")
     if as_json:
         click.echo(json.dumps(found, indent=2))
         return
     console = Console()
+    if request_id == "last":
+        console.print(f"request {found['request_id']}")
     for number, attempt in enumerate(found["attempts"], start=1):
         console.print(_candidates(number, attempt))
     if not found["attempts"]:

@@ -78,12 +78,14 @@ class Explainer:
 
 
 def explain_routes(store: RecentRequests) -> APIRouter:
-    """`GET /explain/{request_id}`; ids may contain slashes."""
+    """`GET /explain/{request_id}`; ids may contain slashes, and `last` is the latest request that has ended."""
     routes = APIRouter(tags=["explain"])
 
     @routes.get("/explain/{request_id:path}")
     async def explain(request_id: str) -> dict[str, Any]:
         entry = store.find(request_id)
+        if entry is None and request_id == "last":
+            entry = next(iter(store.latest(1)), None)
         if entry is None:
             raise UnknownRequest(
                 f"Nothing is known of request {request_id!r}. The last {len(store):,} requests are kept "

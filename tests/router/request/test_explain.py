@@ -134,6 +134,7 @@ async def test_it_can_be_asked_over_http(chat: dict[str, Any]) -> None:
                 "/v1/chat/completions", json=chat, headers={"x-request-id": "a/b c", "x-trieway-explain": "1"}
             )
             found = (await router.client.get("/explain/a%2Fb%20c")).json()
+            last = (await router.client.get("/explain/last")).json()
             missing = await router.client.get("/explain/nobody")
 
     assert found["outcome"]["worker"] == sent.headers["x-trieway-worker"]
@@ -143,3 +144,4 @@ async def test_it_can_be_asked_over_http(chat: dict[str, Any]) -> None:
     assert missing.status_code == 404
     assert missing.json()["error"]["code"] == "request_not_found"
     assert "x-request-id" in missing.json()["error"]["message"]
+    assert last == found
