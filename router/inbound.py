@@ -22,6 +22,9 @@ BODY_S = 60.0
 """Seconds between two pieces of a request's body, and for a whole one that comes more slowly than the rate below."""
 BODY_BYTES_PER_S = 500.0
 """A body gets a second more for so many bytes that came (the rate that Apache's mod_reqtimeout asks for)."""
+SPREAD = 0.25
+"""These deadlines are up to so much longer, by the client's port: thousands of connections that were opened together
+are not closed together, which would hold everybody else up."""
 POSTED = {path.encode(): path for path in MODEL_CALLS}
 PUT = {path.encode(): path for path in PUT_TOO}
 
@@ -43,6 +46,7 @@ class RouterProtocol(HttpToolsProtocol):
         self._heard_s = 0.0
         self._began_s = 0.0
         self._body_bytes = 0
+        self._patience = 1.0
         self._refusal: RouterError | None = None
         self._deaf = False
         self._advancing = False
@@ -52,7 +56,9 @@ class RouterProtocol(HttpToolsProtocol):
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
         self._heard_s = self._began_s = self.loop.time()
-        self.timeout_keep_alive_task = self.loop.call_later(HEADERS_S, self._look)
+        if self.client is not None:
+            self._patience += SPREAD * (self.client[1] % 101) / 101
+        self.timeout_keep_alive_task = self.loop.call_later(HEADERS_S * self._patience, self._look)
 
     def data_received(self, data: bytes) -> None:
         if self._deaf:
@@ -259,8 +265,9 @@ class RouterProtocol(HttpToolsProtocol):
         if not self._reads_request:
             return None if active is not None else self._heard_s + self.timeout_keep_alive
         if self._in_headers:
-            return self._began_s + HEADERS_S
-        return min(self._heard_s, self._began_s + self._body_bytes / BODY_BYTES_PER_S) + BODY_S
+            return self._began_s + HEADERS_S * self._patience
+        slow_s = self._began_s + self._body_bytes / BODY_BYTES_PER_S
+        return min(self._heard_s, slow_s) + BODY_S * self._patience
 
     # -- refusals -----------------------------------------------------------------------------------------------
 
