@@ -173,20 +173,21 @@ def _measures(comparison: dict[str, Any], primary: str) -> Table:
     for row in comparison["measures"]:
         if row["control"] is None:
             continue
-        interval = "-"
-        if row["low"] is not None:
-            interval = f"{_signed(row['low'])} to {_signed(row['high'])}"
-        name = f"{row['measure']} ({row['unit']})" + ("  *" if row["measure"] == primary else "")
+        unit, scale = ("ms", 1000.0) if row["unit"] == "s" else (row["unit"], 1.0)
+        low, high = row["low"], row["high"]
         table.add_row(
-            name, f"{row['control']:.4g}", f"{row['treatment']:.4g}",
-            _signed(row["difference"]), interval,
-        )  # fmt: skip
+            f"{row['measure']} ({unit})" + ("  *" if row["measure"] == primary else ""),
+            _figure(row["control"] * scale),
+            _figure(row["treatment"] * scale),
+            _figure(row["difference"] * scale, "+"),
+            "-" if low is None else f"{_figure(low * scale, '+')} to {_figure(high * scale, '+')}",
+        )
     table.caption = "* decides. Intervals hold at every look."
     return table
 
 
-def _signed(value: float) -> str:
-    return f"{value:+.3g}"
+def _figure(value: float, sign: str = "") -> str:
+    return f"{value:{sign},.0f}" if abs(value) >= 100 else f"{value:{sign}.3g}"
 
 
 def _number(value: float | None) -> str:
