@@ -52,7 +52,7 @@ class Worker:
         loads: dict[str, Any] = answer["loads"][0]
         return loads
 
-    async def until(self, condition: Callable[[], Awaitable[bool]], within_s: float = 5.0) -> None:
+    async def until(self, condition: Callable[[], Awaitable[bool]], within_s: float = 30.0) -> None:
         """Waits until the condition holds; fails the test when it never does."""
         async with asyncio.timeout(within_s):
             while not await condition():
@@ -73,7 +73,7 @@ def start_worker() -> StartWorker:
         assert isinstance(schedule, FaultSchedule)
         async with (
             running(options, schedule) as server,
-            httpx.AsyncClient(base_url=f"http://127.0.0.1:{server.port}", timeout=10.0) as client,
+            httpx.AsyncClient(base_url=f"http://127.0.0.1:{server.port}", timeout=60.0) as client,
         ):
             yield Worker(server, client)
 

@@ -33,7 +33,7 @@ class Site:
         reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
         try:
             writer.write(data)
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(30):
                 return await reader.readuntil(until) if until else await reader.read()
         finally:
             writer.close()
@@ -74,7 +74,7 @@ async def test_pipelined_requests_are_answered_one_after_the_other_in_order(site
     site.answer = lambda request, reply: None
     reader, writer = await asyncio.open_connection("127.0.0.1", site.port)
     writer.write(b"GET /1 HTTP/1.1\r\n\r\nGET /2 HTTP/1.1\r\nConnection: close\r\n\r\n")
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while len(site.requests) < 1:
             await asyncio.sleep(0.001)
         assert len(site.requests) == 1
@@ -91,7 +91,7 @@ async def test_the_connection_is_kept_for_the_next_request(site: Site) -> None:
     reader, writer = await asyncio.open_connection("127.0.0.1", site.port)
     for path in (b"/1", b"/2", b"/3"):
         writer.write(b"GET %s HTTP/1.1\r\n\r\n" % path)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             assert b'"%s"}' % path in await reader.readuntil(b"}")
     assert len(site.connections) == 1
     writer.close()
@@ -106,7 +106,7 @@ async def test_head_gets_the_headers_of_the_answer_and_no_body(site: Site) -> No
 async def test_a_client_that_waits_for_100_continue_gets_it(site: Site) -> None:
     reader, writer = await asyncio.open_connection("127.0.0.1", site.port)
     writer.write(b"POST / HTTP/1.1\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n")
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         assert await reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
         writer.write(b"hi")
         assert b"200 OK" in await reader.readuntil(b"}")
@@ -152,7 +152,7 @@ async def test_a_client_that_leaves_is_reported_once_and_later_writes_are_ignore
     site.answer = hold
     _, writer = await asyncio.open_connection("127.0.0.1", site.port)
     writer.write(b"GET /1 HTTP/1.1\r\n\r\nGET /2 HTTP/1.1\r\n\r\n")
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while not site.replies:
             await asyncio.sleep(0.001)
         writer.close()
@@ -176,7 +176,7 @@ async def test_a_finished_reply_no_longer_reports_the_client_leaving(site: Site)
 
     site.answer = answer
     await site.exchange(b"GET / HTTP/1.1\r\n\r\n", until=b"\r\n\r\n1")
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while site.connections:
             await asyncio.sleep(0.001)
     assert not gone

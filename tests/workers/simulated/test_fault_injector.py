@@ -23,7 +23,7 @@ async def raw(worker: Any, path: str, body: dict[str, Any]) -> bytes:
     )
     writer.write(data)
     try:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             return bytes(await reader.read())
     finally:
         writer.close()

@@ -102,7 +102,7 @@ async def publisher() -> AsyncIterator[tuple[KvPublisher, zmq.asyncio.Socket, in
     receiver = context.socket(zmq.SUB)
     receiver.connect(f"tcp://127.0.0.1:{port}")
     receiver.subscribe(b"kv")
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while not await receiver.poll(20):  # until the subscription has arrived
             sender.add({"type": "AllBlocksCleared"})
             sender.flush()
@@ -157,7 +157,7 @@ async def test_replay_sends_what_is_kept_from_a_number_on_and_an_end_marker(publ
         for start, expected in ((0, sequences[-3:]), (sequences[-1], sequences[-1:]), (sequences[-1] + 1, [])):
             await client.send_multipart([b"", start.to_bytes(8, "big")])
             got = []
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(30):
                 while True:
                     empty, sequence, payload = await client.recv_multipart()
                     assert empty == b""
@@ -193,7 +193,7 @@ async def test_a_worker_publishes_what_its_cache_stores_evicts_and_clears(start_
     known: dict[int, list[int]] = {}
 
     async def events() -> list[dict[str, Any]]:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             batch: list[dict[str, Any]] = msgspec.msgpack.decode((await receiver.recv_multipart())[2])[1]
         for event in batch:
             if event["type"] == "BlockStored":
@@ -219,7 +219,7 @@ async def test_a_worker_publishes_what_its_cache_stores_evicts_and_clears(start_
                 body = {"input_ids": ids, "sampling_params": params, "routed_dp_rank": 1, **fields}
                 assert (await worker.post("/generate", body)).status_code == 200
 
-            async with asyncio.timeout(5):  # until the subscription has arrived
+            async with asyncio.timeout(30):  # until the subscription has arrived
                 while not await receiver.poll(20):
                     await worker.get("/flush_cache")
             while await receiver.poll(50):

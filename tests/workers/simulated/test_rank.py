@@ -68,7 +68,7 @@ async def test_a_listener_hears_of_every_token_and_of_the_end_once(running: Runn
     seen: list[tuple[int, bool]] = []
     one = generation("a", listener=lambda it: seen.append((it.produced, it.finish_reason is not None)))
     running.rank.submit(one)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         await one.result()
     assert seen == [(1, False), (2, False), (3, False), (4, False), (5, True)]
     assert one.finish_reason == {"type": "length", "length": 5}
@@ -82,7 +82,7 @@ async def test_steps_take_the_modelled_time_divided_by_the_speed_and_do_not_drif
     loop = asyncio.get_running_loop()
     started_s = loop.time()
     running.rank.submit(one)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         await one.result()
     assert loop.time() - started_s >= 0.99 * 200 * STEP_S / 10.0  # never faster than the model
 
@@ -91,7 +91,7 @@ async def test_an_abort_ends_a_generation_at_once_and_only_once(running: Running
     ended: list[str] = []
     one = generation("a", tokens=10_000, listener=lambda it: ended.append(it.rid) if it.finish_reason else None)
     running.rank.submit(one)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while one.produced < 3:
             await asyncio.sleep(0.001)
     running.rank.abort(one)
@@ -102,7 +102,7 @@ async def test_an_abort_ends_a_generation_at_once_and_only_once(running: Running
     running.rank.abort(one)
     another = generation("b")
     running.rank.submit(another)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         await another.result()
     assert (one.produced, ended) == (produced, ["a"])
     assert running.metrics.aborted == 1
@@ -120,7 +120,7 @@ async def test_an_idle_rank_wakes_for_a_late_request(running: Running) -> None:
         await asyncio.sleep(0.02)
         one = generation(str(number))
         running.rank.submit(one)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             await one.result()
     assert running.metrics.requests == 3
 
@@ -144,7 +144,7 @@ async def test_unused_cache_can_be_dropped_while_a_request_runs(running: Running
     await done.result()
     busy = generation("busy", prompt=list(range(200, 300)), tokens=10_000)
     running.rank.submit(busy)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while busy.produced < 1:
             await asyncio.sleep(0.001)
     assert not running.rank.flush_cache()

@@ -95,7 +95,7 @@ async def test_a_handler_that_fails_answers_500_and_the_worker_lives_on(start_wo
 async def test_hundreds_of_clients_at_once_are_all_served(start_worker: Any) -> None:
     async with start_worker() as worker:
         limits = httpx.Limits(max_connections=300)
-        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{worker.port}", timeout=20, limits=limits) as client:
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{worker.port}", timeout=60, limits=limits) as client:
             body = {"text": "x", "sampling_params": {"max_new_tokens": 3}}
             responses = await asyncio.gather(*(client.post("/generate", json=body) for _ in range(300)))
         assert {response.status_code for response in responses} == {200}
