@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from workers.sglang.cpu.server import CpuServer, ServerFailed, default_environme
 @click.option("--log", type=click.Path(path_type=Path), help="Log file; sglang-cpu-PORT.log in the environment.")
 def main(port: int, flavour: str, environment: Path | None, log: Path | None) -> None:
     """Run a real SGLang server with a tiny random model on the CPU; its text is noise."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # its children end with it however it is told to stop
     environment = (environment or default_environment()).resolve()
     server = CpuServer(FLAVOURS[flavour], environment, log or environment / f"sglang-cpu-{port}.log", port)
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -49,6 +50,14 @@ def alive(pid: int) -> bool:
     return state.exists() and state.read_text().rsplit(")", 1)[1].split()[0] != "Z"
 
 
+def gone(pid: int) -> None:
+    """Waits for the end of a process that has been told to end."""
+    until_s = time.monotonic() + 30
+    while alive(pid) and time.monotonic() < until_s:
+        time.sleep(0.01)
+    assert not alive(pid)
+
+
 def test_a_server_is_ready_when_it_answers_and_takes_its_children_along(
     environment: Callable[[str], Path], tmp_path: Path
 ) -> None:
@@ -61,11 +70,29 @@ def test_a_server_is_ready_when_it_answers_and_takes_its_children_along(
     finally:
         server.stop()
 
-    until_s = time.monotonic() + 30
-    while alive(child) and time.monotonic() < until_s:
-        time.sleep(0.01)
-    assert not alive(child)
+    gone(child)
     server.stop()
+
+
+def test_told_to_stop_the_command_takes_everything_along(
+    environment: Callable[[str], Path], tmp_path: Path
+) -> None:
+    log = tmp_path / "server.log"
+    argv = ["--environment", str(environment(ANSWERS)), "--port", str(free_ports(1)), "--log", str(log)]
+    command = subprocess.Popen([sys.executable, "-m", "workers.sglang.cpu", *argv], stdout=subprocess.PIPE)
+    assert command.stdout is not None
+    try:
+        while b"ready: " not in command.stdout.readline():
+            assert command.poll() is None
+        child = int(log.read_text().split()[1])
+        command.terminate()
+        command.wait(30)
+    finally:
+        command.kill()
+        command.wait()
+        command.stdout.close()
+
+    gone(child)
 
 
 def test_a_server_that_ends_shows_the_end_of_its_log(environment: Callable[[str], Path], tmp_path: Path) -> None:
