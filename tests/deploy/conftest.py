@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 from ruamel.yaml import YAML
+from ports import free_port
 
 ROOT = Path(__file__).parents[2]
 HEALTHY_S = 90.0
@@ -80,9 +81,7 @@ class Outside:
 
     def port(self, service: str, inside: int) -> int:
         if (service, inside) not in self._ports:
-            with socket.socket() as probe:
-                probe.bind(("127.0.0.1", 0))
-                self._ports[service, inside] = probe.getsockname()[1]
+            self._ports[service, inside] = free_port()
         return self._ports[service, inside]
 
     def url(self, service: str, inside: int) -> str:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from documented import anchors
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 DASHBOARD = DEPLOY / "grafana/dashboards/trieway.json"
@@ -32,6 +35,25 @@ def promtool(*arguments: str) -> subprocess.CompletedProcess[str]:
     if program is None:
         pytest.skip("promtool is not installed here (Debian: prometheus)")
     return subprocess.run([program, *arguments], capture_output=True, text=True, check=False, timeout=60)
+
+
+def test_alerts_fire_on_trouble_and_stay_quiet_without() -> None:
+    """What promtool calls unit tests: made-up series in, alerts out."""
+    tested = promtool("test", "rules", str(DEPLOY / "prometheus/alerts_test.yml"))
+
+    assert tested.returncode == 0, tested.stderr + tested.stdout
+
+
+def test_alerts_ask_for_documented_metrics_and_name_a_section_that_says_what_to_do(load_yaml: Any) -> None:
+    [group] = load_yaml(DEPLOY / "prometheus/alerts.yml")["groups"]
+    table = (DEPLOY.parent / "docs/metrics.md").read_text("utf-8")
+    asked = {name for rule in group["rules"] for name in re.findall(r"\b(?:trieway|process)_\w+", rule["expr"])}
+    runbooks = {rule["annotations"]["runbook"] for rule in group["rules"]}
+
+    assert [name for name in asked if f"| `{name.removesuffix('_bucket')}` |" not in table] == []
+    pages = {each: anchors(DEPLOY.parent / each.partition("#")[0]) for each in runbooks}
+
+    assert [each for each, known in pages.items() if each.partition("#")[2] not in known] == []
 
 
 def test_prometheus_accepts_its_configuration() -> None:
