@@ -63,10 +63,9 @@ from router.state.live import Live, networks_of, split_worker
 from router.state.reload import ConfigSource, Reloader
 from router.telemetry.guard_metrics import GuardCollector
 from router.telemetry.metrics import Metrics
-from router.types import WorkerJoined, WorkerLeft
+from router.types import WorkerChanged, WorkerJoined, WorkerLeft
 
 CONTROL_TIMEOUT_S = 10.0
-_MEMBERSHIP = (WorkerJoined, WorkerLeft)
 
 
 def trieway_version() -> str:
@@ -88,17 +87,17 @@ def create_app(
     admission = Admission(config.admission, clock)
     door.busy = lambda: admission.queue.running + admission.queue.waiting
     registry = Registry(clock, config.health, config.breaker)
-    registry.listen(Judge(registry, config.health.stall_s).observe)
+    registry.listen(Judge(registry, config.health.stall_s).observe, *Judge.HEARS)
     rng = Random(config.seed)
     policy = build_policy(config.policy, config.policies, rng)
     insight = Insight(config, policy, registry, rng=rng, clock=clock, version=trieway_version())
-    registry.listen(CollapseDetector(registry.emptied).observe)
+    registry.listen(CollapseDetector(registry.emptied).observe, *CollapseDetector.HEARS)
     homes = ResponseHomes()
     events = KvEvents(config.kv_events, registry)
     exact = ExactMatcher(config.exact, events, registry) if config.exact.enabled else None
     retries = RetryBudget(config.retry, rng)
     guards = GuardCollector(registry, admission, retries)
-    registry.listen(guards.observe)
+    registry.listen(guards.observe, WorkerChanged, WorkerLeft)
     collectors = (insight.collector, guards)
     metrics = Metrics(
         registry, clock, lambda: index_blocks_of(policy), lambda: exact.results if exact else {}, *collectors
@@ -130,7 +129,7 @@ def create_app(
     )
     if exact:
         exact.check()
-    registry.listen(lambda event: admission.resize(len(registry.all())) if isinstance(event, _MEMBERSHIP) else None)
+    registry.listen(lambda _: admission.resize(len(registry.all())), WorkerJoined, WorkerLeft)
     _add_workers(config, registry)
     insight.begin()
     keeper = StateKeeper(config.state, registry, policy, config.policy, clock) if config.state.file else None

@@ -90,7 +90,7 @@ class Breaker:
         if self.closed:
             self._in_a_row = 0
             self._recent.append(True)
-            if all(self._recent) and len(self._recent) == WINDOW:
+            if self._doublings and len(self._recent) == WINDOW and all(self._recent):
                 self._doublings = 0
 
     def trip(self, now_s: float, why: str) -> None:

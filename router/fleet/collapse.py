@@ -21,6 +21,8 @@ MISSES_IN_A_ROW = 4
 class CollapseDetector:
     """Calls `emptied` with a worker's id when its cached tokens collapse."""
 
+    HEARS = (Finished, CacheCleared, WorkerLeft)
+
     def __init__(self, emptied: Callable[[WorkerId], None]) -> None:
         self._emptied = emptied
         self._misses: dict[WorkerId, int] = {}

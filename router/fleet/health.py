@@ -51,7 +51,7 @@ class HealthMonitor:
         self._clock = clock
         self._wake: dict[str, asyncio.Event] = {}
         self._url_of: dict[WorkerId, str] = {}
-        registry.listen(self._observe)
+        registry.listen(self._observe, WorkerJoined, WorkerLeft, AttemptFailed)
 
     def watch(self, worker: Worker) -> None:
         """Probe this worker's server until all its workers are gone."""

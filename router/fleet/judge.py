@@ -30,6 +30,8 @@ BUSY_STATUSES = (429, 503)
 class Judge:
     """Keeps the vitals of all workers of one registry. A request is lost after `patience_s` (fleet.lost); 0: never."""
 
+    HEARS = (FirstToken, AttemptFailed, Finished, LoadReported, WorkerLeft)
+
     def __init__(self, registry: Registry, patience_s: float = 0.0) -> None:
         self._registry = registry
         self._patience_s = patience_s

@@ -53,7 +53,7 @@ class LoadMonitor:
         self._spawn = spawn
         self._watched: set[str] = set()
         self._prefilled: dict[WorkerId, int] = {}
-        registry.listen(self._observe)
+        registry.listen(self._observe, WorkerJoined)
 
     def watch(self, worker: Worker) -> None:
         """Poll this worker's server until all its workers are gone."""

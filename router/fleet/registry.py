@@ -51,7 +51,8 @@ class Registry:
         self._breaker = breaker or BreakerConfig()
         self._care = False
         self._workers: dict[WorkerId, Worker] = {}
-        self._listeners: list[Listener] = []
+        self._listeners: list[tuple[Listener, frozenset[type]]] = []
+        self._heard_by: dict[type, tuple[Listener, ...]] = {}
         self._events: deque[FleetEvent] = deque()
         self._telling = False
         self._eligible: dict[str | None, tuple[Worker, ...]] = {}
@@ -121,9 +122,10 @@ class Registry:
 
     # -- changing -----------------------------------------------------------------------------------------------
 
-    def listen(self, listener: Listener) -> None:
-        """Call `listener` with every event from now on."""
-        self._listeners.append(listener)
+    def listen(self, listener: Listener, *kinds: type) -> None:
+        """Call `listener` with every event from now on; only with those of these `kinds`, where some are named."""
+        self._listeners.append((listener, frozenset(kinds)))
+        self._heard_by.clear()
 
     def emit(self, event: FleetEvent) -> None:
         """Tell every listener. An event that a listener emits is told after the one at hand, to all in this order."""
@@ -134,7 +136,7 @@ class Registry:
         try:
             while self._events:
                 told = self._events.popleft()
-                for listener in self._listeners:
+                for listener in self._heard_by.get(type(told)) or self._who_hears(type(told)):
                     listener(told)
         finally:
             self._telling = False
@@ -276,6 +278,11 @@ class Registry:
         return Unanswered(worker, call_off, self.trial_s(worker))
 
     # -- inside -------------------------------------------------------------------------------------------------
+
+    def _who_hears(self, kind: type) -> tuple[Listener, ...]:
+        heard = tuple(listener for listener, kinds in self._listeners if not kinds or kind in kinds)
+        self._heard_by[kind] = heard
+        return heard
 
     def _lease_ended(self, worker: Worker) -> None:
         if worker.state is WorkerState.DRAINING and worker.in_flight == 0:
