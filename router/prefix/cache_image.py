@@ -1,8 +1,10 @@
 """What one worker's KV cache probably holds, as far as its requests tell: an image of SGLang's RadixCache, in tokens.
 
-Prompts are kept in the order in which the worker last used them. A use takes every block of the prompt over from
-earlier users, so each block belongs to the last prompt that used it, and what an older prompt still owns is always the
-end of it, a leaf of SGLang's tree. Eviction drops those ends, least recently used first, until the bound holds.
+A use takes every block of the prompt over from earlier users, so each block belongs to the last prompt that used it,
+and what an older prompt still owns is always the end of it, a leaf of SGLang's tree. Prompts that a request holds are
+kept apart: when one is released, the held prompt that shares most with it takes their common blocks over, so what is
+not held owns no block that is. Eviction drops the ends of what is not held, least recently used first, until the bound
+holds.
 `match` reads; all else writes. No policy, no I/O, no clock. Called by policies (expected_ttft).
 """
 
@@ -25,7 +27,8 @@ class Entry:
     """
 
     __slots__ = (
-        "base", "block_tokens", "blocks", "first", "held", "known", "stored", "tail_tokens", "used_at", "used_s",
+        "base", "block_tokens", "blocks", "counted_tokens", "first", "held", "known", "stored", "tail_tokens",
+        "used_at", "used_s",
     )  # fmt: skip
 
     def __init__(self, blocks: Sequence[int], block_tokens: float, tail_tokens: float) -> None:
@@ -37,7 +40,8 @@ class Entry:
         self.tail_tokens = tail_tokens
         self.held = True  # a request runs or waits: SGLang locks what it uses
         self.stored = False
-        self.used_at = 0
+        self.counted_tokens = 0.0  # its part of the image's sums
+        self.used_at = 0  # the tick of its release
         self.used_s = 0.0
 
     @property
@@ -46,8 +50,9 @@ class Entry:
 
     @property
     def tokens(self) -> float:
-        own = self.end - self.first
-        return max((own * self.block_tokens if own > 0 else 0.0) + self.tail_tokens, LEAST_ENTRY_TOKENS)
+        own = self.base + len(self.blocks) - self.first
+        tokens = self.tail_tokens + own * self.block_tokens if own > 0 else self.tail_tokens
+        return max(tokens, LEAST_ENTRY_TOKENS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +83,7 @@ class CacheImage:
         self.held_tokens = 0.0
         self._evicted = evicted
         self._owner: dict[int, Entry] = {}
-        self._recent: OrderedDict[int, Entry] = OrderedDict()
+        self._recent: OrderedDict[int, Entry] = OrderedDict()  # by tick; without what is held
         self._held: dict[Entry, None] = {}  # in order, so that equal runs are equal
         self._tick = 0
 
@@ -103,8 +108,9 @@ class CacheImage:
         return high
 
     def oldest(self) -> Entry | None:
-        """The entry that goes next, unless it is held; None when nothing is stored."""
-        return next(iter(self._recent.values()), None)
+        """The entry that goes next; where all are held, the one held for longest; None when nothing is stored."""
+        entry = next(iter(self._recent.values()), None)
+        return entry if entry is not None else next((held for held in self._held if held.stored), None)
 
     def use(self, blocks: Sequence[int], block_tokens: float, tail_tokens: float, at_s: float = 0.0) -> Use:
         """A request uses this prompt: all of it becomes the most recent, and is held until `release`. O(blocks)."""
@@ -118,34 +124,33 @@ class CacheImage:
     def reuse(self, entry: Entry, at_s: float = 0.0) -> None:
         """The worker has computed the prompt: it is the most recent again. Only while held."""
         entry.used_s = at_s
-        self._take(entry)
+        if entry.first or not entry.stored:
+            self._take(entry)
+            self._shrink()
         entry.known = entry.end
-        self._shrink()
 
     def grow(self, entry: Entry, tail_tokens: float) -> None:
         """Besides its blocks, the entry now takes `tail_tokens`."""
-        self._count(entry, -1)
         entry.tail_tokens = tail_tokens
-        self._count(entry, 1)
+        self._count(entry)
         self._shrink()
 
     def release(self, entry: Entry) -> None:
         """No request holds the entry any longer: it may be evicted, but for what other held prompts share with it."""
         if not entry.held:
             return
-        self._count(entry, -1)
         entry.held = False
         self._held.pop(entry, None)
-        self._count(entry, 1)
-        shared, heir = 0, None
-        for other in self._held:
-            common = _common(entry.blocks, other.blocks, entry.first)
-            if common > shared:
-                shared, heir = common, other
-        if heir is not None and entry.stored:
-            self._take(heir)
+        self.held_tokens = self.held_tokens - entry.counted_tokens if self._held else 0.0
         if entry.stored:
-            self._trim(entry)
+            self._tick += 1
+            entry.used_at = self._tick
+            self._recent[self._tick] = entry
+            heir = self._heir(entry)
+            if heir is not None:
+                self._take(heir)
+            if entry.stored:
+                self._trim(entry)
         self._shrink()
 
     def forget_until(self, used_at: int) -> None:
@@ -156,27 +161,24 @@ class CacheImage:
             entry = next(iter(self._recent.values()))
             if entry.used_at > used_at:
                 return
-            if entry.held:
-                self._take(entry)
-            else:
-                self._drop(entry)
+            self._drop(entry)
 
     def cut(self, entry: Entry) -> None:
         """The request ended before its prompt was computed: what nobody else has used goes. Only while held."""
         keep = max(entry.known, entry.first)
         if not entry.stored or keep >= entry.end:
             return
-        self._count(entry, -1)
         for block in entry.blocks[keep:]:
             self._owner.pop(block, None)
         entry.blocks = entry.blocks[:keep]
         entry.tail_tokens = 0.0
-        self._count(entry, 1)
+        self._count(entry)
 
     def clear(self) -> None:
         """Forget everything."""
-        for entry in self._recent.values():
+        for entry in (*self._recent.values(), *self._held):
             entry.stored = False
+            entry.counted_tokens = 0.0
         self._owner.clear()
         self._recent.clear()
         self.size_tokens = self.held_tokens = 0.0
@@ -194,21 +196,32 @@ class CacheImage:
                 high = middle
         return high
 
-    def _count(self, entry: Entry, sign: int) -> None:
-        """Adds (1) or takes off (-1) what the entry takes now, if it is stored."""
-        if entry.stored:
-            tokens = sign * entry.tokens
-            self.size_tokens += tokens
-            if entry.held:
-                self.held_tokens += tokens
+    def _heir(self, entry: Entry) -> Entry | None:
+        """The held prompt with most of the blocks that this one owns. O(held)."""
+        blocks, first = entry.blocks, entry.first
+        if first >= len(blocks):
+            return None
+        block, shared, heir = blocks[first], first, None
+        for other in self._held:
+            theirs = other.blocks
+            if first < len(theirs) and theirs[first] == block and (common := _common(blocks, theirs, first)) > shared:
+                shared, heir = common, other
+        return heir
+
+    def _count(self, entry: Entry) -> None:
+        """Brings the sums up to date with what the entry takes now."""
+        tokens = entry.tokens if entry.stored else 0.0
+        more_tokens = tokens - entry.counted_tokens
+        entry.counted_tokens = tokens
+        self.size_tokens += more_tokens
+        if entry.held:
+            self.held_tokens += more_tokens
 
     def _take(self, entry: Entry) -> tuple[int, list[tuple[int, int, float]]]:
-        """Makes `entry` the most recent owner of all its blocks. Its list of blocks must be whole."""
+        """Makes `entry`, which is held, the owner of all its blocks. Its list of blocks must be whole."""
         blocks, owner = entry.blocks, self._owner
         if entry.stored:
             limit = found = entry.first
-            self._count(entry, -1)
-            del self._recent[entry.used_at]
         else:
             limit, found = len(blocks), self.match(blocks)
         before: list[tuple[int, int, float]] = []
@@ -224,12 +237,9 @@ class CacheImage:
             depth = end
         entry.known = max(entry.known, depth)
         owner.update(zip(blocks[:limit] if limit < len(blocks) else blocks, repeat(entry)))
-        self._tick += 1
         entry.first = 0
-        entry.used_at = self._tick
         entry.stored = True
-        self._recent[self._tick] = entry
-        self._count(entry, 1)
+        self._count(entry)
         return found, before
 
     def _end_of(self, holder: Entry, blocks: Sequence[int], depth: int, limit: int) -> int:
@@ -248,16 +258,14 @@ class CacheImage:
 
     def _lose(self, holder: Entry, first: int) -> None:
         """`holder` keeps only what is deeper than `first`."""
-        self._count(holder, -1)
         holder.first = first
         if first >= holder.end and not holder.held:
             # A longer prompt took all of it. Its answer, if any, is part of that prompt now, or soon evicted.
             holder.stored = False
             del self._recent[holder.used_at]
-            return
-        self._count(holder, 1)
-        if not holder.held:
+        elif not holder.held:
             self._trim(holder)
+        self._count(holder)
 
     @staticmethod
     def _trim(entry: Entry) -> None:
@@ -268,16 +276,9 @@ class CacheImage:
             entry.base = entry.first
 
     def _shrink(self) -> None:
-        newest = self._tick
-        while self.size_tokens > self.capacity_tokens or len(self._owner) > self.capacity_blocks:
-            if not self._recent:
-                return
-            entry = next(iter(self._recent.values()))
-            if entry.used_at > newest:
-                return  # all that is left is held
-            if entry.held:
-                self._take(entry)
-                continue
+        recent = self._recent
+        while recent and (self.size_tokens > self.capacity_tokens or len(self._owner) > self.capacity_blocks):
+            entry = next(iter(recent.values()))
             if self._evicted is not None and entry.first < entry.end:
                 self._evicted(entry)
             self._drop(entry)
@@ -286,8 +287,8 @@ class CacheImage:
         owner = self._owner
         for block in entry.blocks[entry.first - entry.base :]:
             owner.pop(block, None)
-        self._count(entry, -1)
         entry.stored = False
+        self._count(entry)
         del self._recent[entry.used_at]
 
 

@@ -466,9 +466,10 @@ def test_no_stream_of_events_corrupts_it(stream: list[FleetEvent], asked: Routin
         assert 0.0 <= candidate.match_tokens <= max(asked.key.prompt_tokens, 1.0) * 16
     for book in policy._books.values():
         image = book.cache.image
-        assert image.size_tokens == pytest.approx(sum(entry.tokens for entry in image._recent.values()))
-        assert image.size_tokens <= image.capacity_tokens or all(entry.held for entry in image._recent.values())
-        assert all(entry.used_at in image._recent for entry in image._owner.values())
+        stored = [*image._recent.values(), *(entry for entry in image._held if entry.stored)]
+        assert image.size_tokens == pytest.approx(sum(entry.tokens for entry in stored))
+        assert image.size_tokens <= image.capacity_tokens or not image._recent
+        assert all(entry.held or entry.used_at in image._recent for entry in image._owner.values())
         assert all(0.0 < cost < 1.0 for cost in book.rate.costs)
         booked = {*book.queue, *book.running}
         assert booked == {name for name, known in policy._where.items() if policy._books.get(known.worker) is book}
