@@ -34,6 +34,22 @@ class SweepError(Exception):
     """A plan that cannot be run; the message names file and field."""
 
 
+class Target(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A bound on a figure of every judged policy, in the cells of `traces` (parts of their file names; none: all) whose
+    ideal fleet is busy between `busy_from` and `busy_to`. `figure`: a field of replay_report.Figures. `against`: a
+    policy, "best_peer", or "pooled" (then `at_most` is what may be missing to the pooled cache's token hit ratio, else
+    the ratio to the other's figure).
+    """
+
+    name: str
+    figure: str
+    against: str
+    at_most: float = 1.0
+    traces: tuple[str, ...] = ()
+    busy_from: float = 0.0
+    busy_to: float = 100.0
+
+
 class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A sweep. `traces` are files or names of workloads. The load of a cell is a `rate` (arrivals that many times as
     fast) or a `busy` share of the ideal fleet (replay_ideal.py). `jitter_s` moves each session's start, so that seeds
@@ -58,6 +74,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     objective_s: float = 1.0
     exact: bool = False
     cost_model: str = ""
+    judged: tuple[str, ...] = ()
+    targets: tuple[Target, ...] = ()
 
     def all_policies(self) -> tuple[str, ...]:
         """Baseline, peers, policies; each once."""
@@ -121,6 +139,9 @@ def read_plan(path: Path) -> Plan:
         "give a load: 'busy' (shares of an ideal fleet) or 'rates'": not (plan.busy or plan.rates),
         "field 'turns' is 'overlap' or 'wait'": plan.turns not in ("overlap", "wait"),
         "loads must be above 0": any(load <= 0 for load in (*plan.busy, *plan.rates)),
+        "field 'figure' of a target is none": any(
+            target.figure not in Figures.__struct_fields__ for target in plan.targets
+        ),
         "fields 'workers' and 'capacities' hold numbers of at least 1": min((*plan.workers, *plan.capacities, 1)) < 1,
     }
     for problem, found in problems.items():

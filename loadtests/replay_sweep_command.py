@@ -17,6 +17,7 @@ from loadtests.replay_command import check_policies
 from loadtests.replay_ideal import Ideal
 from loadtests.replay_sweep import Cell, Line, Plan, SweepError, cells, read_lines, read_plan, run_sweep
 from loadtests.replay_sweep_table import sweep_table, verdict
+from loadtests.replay_sweep_targets import said
 from loadtests.trace_file import TraceError
 
 EXIT_INTERRUPTED = 130  # as shells report a program ended by Ctrl-C
@@ -30,11 +31,14 @@ EXIT_INTERRUPTED = 130  # as shells report a program ended by Ctrl-C
               help="Processes.")
 @click.option("--policy", "policies", multiple=True, callback=check_policies, metavar="NAME[:PARAM=VALUE,...]",
               help="Use these instead of the file's `policies`; baseline and peers stay.")
+@click.option("--traces", "folder", type=click.Path(path_type=Path, exists=True, file_okay=False),
+              help="Look for the plan's traces in this folder.")
 @click.option("--again", multiple=True, metavar="POLICY",
               help="Run this policy's cells again, because it has changed; repeatable.")
 @click.option("--json", "json_out", is_flag=True, help="Print the lines of this sweep as a JSON array.")  # fmt: skip
 def replay_sweep(
-    plan_path: Path, out_path: Path | None, jobs: int, policies: tuple[str, ...], again: tuple[str, ...], json_out: bool
+    plan_path: Path, out_path: Path | None, jobs: int, policies: tuple[str, ...], folder: Path | None,
+    again: tuple[str, ...], json_out: bool,
 ) -> None:
     """Replay many cells: every trace x workers x capacity x load x seed x policy of FILE.toml.
 
@@ -45,6 +49,8 @@ def replay_sweep(
         plan = read_plan(plan_path)
         if policies:
             plan = msgspec.structs.replace(plan, policies=policies)
+        if folder is not None:
+            plan = msgspec.structs.replace(plan, traces=tuple(str(folder / Path(name).name) for name in plan.traces))
         out_path = out_path or plan_path.with_suffix(".jsonl")
         wanted = list(cells(plan))
         done = {line.cell: line for line in read_lines(out_path) if line.cell.policy not in again}
@@ -88,4 +94,6 @@ def _report(lines: list[Line], plan: Plan, *, json_out: bool) -> None:
         console = Console(width=260)
     console.print(sweep_table(lines, plan.baseline, plan.peers))
     for sentence in verdict(lines, plan.baseline, plan.peers):
+        console.print(sentence, highlight=False)
+    for sentence in said(plan, lines):
         console.print(sentence, highlight=False)
