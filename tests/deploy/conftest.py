@@ -6,7 +6,6 @@ import json
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -16,6 +15,7 @@ from typing import Any
 
 import pytest
 from ruamel.yaml import YAML
+
 from ports import free_port
 
 ROOT = Path(__file__).parents[2]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -15,26 +14,10 @@ from pathlib import Path
 
 import pytest
 
+from ports import free_ports
+
 pytestmark = [pytest.mark.skipif(sys.platform != "linux", reason="reads /proc"), pytest.mark.slow]
 DEADLINE_S = 60.0
-
-
-def free_ports(count: int) -> int:
-    """The first of `count` consecutive free ports."""
-    for start in range(20_000, 30_000, 16):
-        probes = []
-        try:
-            for port in range(start, start + count):
-                probe = socket.socket()
-                probes.append(probe)
-                probe.bind(("127.0.0.1", port))
-        except OSError:
-            continue
-        finally:
-            for probe in probes:
-                probe.close()
-        return start
-    pytest.fail("no free ports")
 
 
 def children(pid: int) -> list[int]:
@@ -66,7 +49,7 @@ class Up:
 @pytest.fixture
 def up() -> Iterator[Up]:
     """`trieway up` with two workers, ready."""
-    base = free_ports(3)
+    base = free_ports(3)[0]
     argv = ["up", "--workers", "2", "--port", str(base + 2), "--worker-port", str(base)]
     process = subprocess.Popen([sys.executable, "-m", "router", *argv], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
@@ -117,7 +100,7 @@ def test_no_child_outlives_a_parent_that_is_killed(up: Up) -> None:
 def test_a_busy_port_is_one_clear_message(up: Up) -> None:
     [port] = re.findall(r"router on http://127\.0\.0\.1:(\d+)", up.printed)
     again = subprocess.run(
-        [sys.executable, "-m", "router", "up", "--port", port, "--worker-port", str(free_ports(4))],
+        [sys.executable, "-m", "router", "up", "--port", port, "--worker-port", str(free_ports(4)[0])],
         capture_output=True,
         text=True,
         timeout=30,

@@ -6,7 +6,6 @@ import csv
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -21,6 +20,7 @@ from click.testing import CliRunner, Result
 
 from loadtests.loadtest_command import loadtest
 from loadtests.table import CSV_COLUMNS
+from ports import free_port
 
 STUB = str(Path(__file__).parent / "programs" / "stub_server.py")
 
@@ -28,9 +28,7 @@ STUB = str(Path(__file__).parent / "programs" / "stub_server.py")
 def serve(tmp_path: Path, mode: str) -> Iterator[str]:
     """The URL of a stub router with two workers, once it answers."""
 
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        port = one.getsockname()[1]
+    port = free_port()
     command = [sys.executable, STUB, "router", "--mode", mode, "--host", "127.0.0.1", "--port", str(port)]
     command += ["--policy", "prefix_match", "--worker", "a", "--worker", "b"]
     process = subprocess.Popen(command, env={**os.environ, "STUB_JOURNAL": str(tmp_path / "journal")})

@@ -8,7 +8,6 @@ from __future__ import annotations
 import csv
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -22,19 +21,14 @@ import httpx
 import msgspec
 import pytest
 
+from ports import free_port
+
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[2]
 LOCUSTFILE = "loadtests/locustfile.py"
 OPEN_LOOP = "loadtests/locustfile_open.py"
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "OPENAI_API_KEY": ""}
-
-
-def free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        port: int = one.getsockname()[1]
-        return port
 
 
 @contextmanager

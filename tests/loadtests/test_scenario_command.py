@@ -6,7 +6,6 @@ import csv
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -27,6 +26,7 @@ from click.testing import CliRunner, Result
 from loadtests.loadtest_command import loadtest
 from loadtests.scenario import read_scenario
 from loadtests.scenario_run import order
+from ports import free_port
 
 pytestmark = pytest.mark.slow
 
@@ -66,9 +66,7 @@ def scenario(tmp_path: Path) -> Path:
 @pytest.fixture
 def stub(tmp_path: Path) -> Iterator[str]:
     """The URL of a stub that serves as worker and as router; its journal is `journal` in tmp_path."""
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        port = one.getsockname()[1]
+    port = free_port()
     command = [sys.executable, STUB, "router", "--host", "127.0.0.1", "--port", str(port), "--worker", "a"]
     process = subprocess.Popen(command, env={**os.environ, "STUB_JOURNAL": str(tmp_path / "journal")})
     until_s = time.monotonic() + 20

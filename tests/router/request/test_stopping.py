@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
-import socket
 import subprocess
 import sys
 from typing import Any
@@ -13,18 +12,12 @@ from typing import Any
 import httpx
 import pytest
 
+from ports import free_port
 from router.request import endpoints
 from router_fakes import STREAM_HEAD, Call, chunk, config, event, running, upstream
 
 CHAT = "/v1/chat/completions"
 DEADLINE_S = 30.0
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-    return port
 
 
 @pytest.mark.parametrize("stream", [False, True])

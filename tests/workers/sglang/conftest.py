@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -13,6 +12,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+
+from ports import free_ports
 
 ROOT = Path(__file__).parents[3]
 TOPOLOGIES = Path(__file__).parents[1] / "topologies"
@@ -151,22 +152,4 @@ def machine(tmp_path: Path) -> Iterator[FakeMachine]:
 @pytest.fixture
 def ports() -> tuple[int, int]:
     """The first of two free HTTP ports in a row, and the first of four for KV events."""
-    return free_row(2), free_row(4)
-
-
-def free_row(count: int) -> int:
-    for _ in range(200):
-        sockets = [socket.socket() for _ in range(count)]
-        try:
-            sockets[0].bind(("127.0.0.1", 0))
-            first: int = sockets[0].getsockname()[1]
-            for i, each in enumerate(sockets[1:], 1):
-                each.bind(("127.0.0.1", first + i))
-        except (OSError, OverflowError):
-            continue
-        else:
-            return first
-        finally:
-            for each in sockets:
-                each.close()
-    raise OSError("no free ports in a row")
+    return free_ports(2)[0], free_ports(4)[0]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import socket
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -14,6 +13,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from ports import free_port
 from workers.sglang.patience import Patience
 from workers.sglang.process import ServerFailed, ServerProcess, State, status_text
 
@@ -33,9 +33,7 @@ QUICK = Patience(ready_within_s=60, probe_every_s=0.02, restart_after_s=0.01, st
 
 @asynccontextmanager
 async def server(folder: Path, patience: Patience, program: str = SERVER) -> AsyncIterator[ServerProcess]:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     async with httpx.AsyncClient(trust_env=False) as client:
         made = ServerProcess(
             name="s",

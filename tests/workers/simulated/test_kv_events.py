@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -14,14 +13,9 @@ import zmq.asyncio
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ports import free_port
 from workers.simulated.errors import BadOption
 from workers.simulated.kv_events import KvEventsConfig, KvPublisher, block_hashes, event_hash, salt_seed
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def stored(hashes: list[int], parent: int | None, tokens: list[int]) -> dict[str, Any]:
