@@ -22,7 +22,7 @@ SECTIONS = {key.split(".")[0] for key in KEYS if "." in key}
 
 
 def ids(page: Path) -> str:
-    return page.stem
+    return str(page.relative_to(ROOT))
 
 
 @pytest.mark.parametrize("page", PAGES, ids=ids)
