@@ -72,7 +72,7 @@ class Fleet:
         self._session = session
         self._state = log.with_suffix(".state")
         self._state.unlink(missing_ok=True)
-        self._flags = (*settings, "--state-file", str(self._state), *flags)
+        self._flags = (*settings, *flags)
         self._speed = speed
         self._log = log.open("ab")
         self._alone = asyncio.Lock()
@@ -102,10 +102,19 @@ class Fleet:
         await self.until_ready(len(self.ports))
 
     def start_router(self) -> None:
-        argv = ["-m", "router", "serve", "--port", str(self.router_port), *self._flags]
+        self.router = self._start([*self._argv(self.router_port), "--state-file", str(self._state)])
+
+    def start_twin(self) -> str:
+        """Another router before the same workers, to compare with; its URL."""
+        [port] = free_ports(1)
+        self._guests.append(self._start(self._argv(port)))
+        return f"http://127.0.0.1:{port}"
+
+    def _argv(self, port: int) -> list[str]:
+        argv = ["-m", "router", "serve", "--port", str(port), *self._flags]
         for index, name in enumerate(self.names):
             argv += ["--worker", f"{name}={self.routed_url(index)}"]
-        self.router = self._start(argv)
+        return argv
 
     async def restart_router(self) -> None:
         """SIGTERM, wait until it has finished what runs, and start it again with what it had learned."""
@@ -256,6 +265,17 @@ class Fleet:
         """File descriptors of the router."""
         assert self.router is not None
         return sum(1 for _ in Path(f"/proc/{self.router.pid}/fd").iterdir())
+
+    @property
+    def pid(self) -> int:
+        """Of the router."""
+        assert self.router is not None
+        return self.router.pid
+
+    @property
+    def twin_pid(self) -> int:
+        """Of the last guest, such as a twin of the router."""
+        return self._guests[-1].pid
 
     def memory_mib(self) -> float:
         """Resident memory of the router."""

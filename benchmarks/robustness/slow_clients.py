@@ -1,8 +1,8 @@
-"""What 5,000 connections that send a byte a second do to everybody else: latency with and without them, in turns.
+"""What 5,000 connections that send a byte a second do to everybody else: they come to one of two routers.
 
-Blocks with and without alternate within one run, so that a busy machine is busy for both. Latencies are of short
-requests over kept-alive connections; the router's CPU seconds stand beside them, since they survive a busy machine
-better. Called by __main__.
+Both stand before the same workers and get every second request of one client, at the same instants, so that whatever
+else the machine does, it does to both. Latencies are of short requests over kept-alive connections; the time in which
+the connections are opened, refused after their deadline and opened again is in them. Called by __main__.
 """
 
 from __future__ import annotations
@@ -25,10 +25,14 @@ from fleet import Fleet
 
 CONNECTIONS = 5000
 RATE_PER_S = 60.0
-BLOCK_S = 40.0
-"""Longer than the 30 s after which headers that did not end are refused: the connections come again."""
+ROUND_S = 45.0
+"""Longer than the 30 to 37.5 s after which headers that did not end are refused: the connections come again."""
 MOST = 1.10
 BODY = {"model": "simulated", "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 4, "temperature": 0}
+
+
+Took = dict[str, list[float]]
+"""Latencies in seconds, by router."""
 
 
 @asynccontextmanager
@@ -49,24 +53,25 @@ async def trickling(port: int, seen: list[dict[str, Any]]) -> AsyncIterator[None
         seen.append(json.loads(out or b"{}"))
 
 
-async def _block(session: aiohttp.ClientSession, url: str, rng: Random) -> tuple[list[float], int]:
-    """Latencies of BLOCK_S of requests, sent whether or not earlier ones are answered; and how many failed."""
-    took_s: list[float] = []
-    failed = 0
+async def _compare(session: aiohttp.ClientSession, urls: dict[str, str], seconds: float) -> tuple[Took, int]:
+    """Latencies of requests sent by turns, whether or not earlier ones are answered; and how many failed."""
+    took_s: Took = {name: [] for name in urls}
+    failed, rng = 0, Random(1)
 
-    async def one() -> None:
+    async def one(name: str) -> None:
         nonlocal failed
         began_s = time.perf_counter()
-        async with session.post(url, json=BODY) as answer:
+        async with session.post(urls[name] + "/v1/chat/completions", json=BODY) as answer:
             await answer.read()
             failed += answer.status != 200
-        took_s.append(time.perf_counter() - began_s)
+        took_s[name].append(time.perf_counter() - began_s)
 
-    end_s = time.monotonic() + BLOCK_S
+    end_s = time.monotonic() + seconds
     async with asyncio.TaskGroup() as tasks:
         while time.monotonic() < end_s:
-            tasks.create_task(one())
-            await asyncio.sleep(rng.expovariate(RATE_PER_S))
+            for name in rng.sample(sorted(urls), len(urls)):
+                tasks.create_task(one(name))
+                await asyncio.sleep(rng.expovariate(RATE_PER_S))
     return took_s, failed
 
 
@@ -82,72 +87,58 @@ def quantile(values: list[float], share: float) -> float:
 
 
 async def slow_clients(rounds: int, log: Path) -> dict[str, Any]:
-    """`rounds` blocks without and as many with them."""
+    """`rounds` times ROUND_S with them, after one without."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    took: dict[str, list[list[float]]] = {"without": [], "with": []}
-    cpu: dict[str, list[float]] = {"without": [], "with": []}
-    failed, slow, rng = 0, list[dict[str, Any]](), Random(1)
+    slow = list[dict[str, Any]]()
     async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=60)) as session:
         fleet = Fleet(2, session, log, ("--log-level", "error"), settings=(), relays=0)
         try:
             await fleet.start()
-            assert fleet.router is not None
-            url = fleet.url + "/v1/chat/completions"
-            await _block(session, url, rng)
-            for _ in range(rounds):
-                for kind in ("without", "with"):
-                    before_s = cpu_s(fleet.router.pid)
-                    if kind == "with":
-                        async with trickling(fleet.router_port, slow):
-                            before_s = cpu_s(fleet.router.pid)
-                            found, bad = await _block(session, url, rng)
-                            used_s = cpu_s(fleet.router.pid) - before_s
-                            memory_mib = fleet.memory_mib()
-                    else:
-                        found, bad = await _block(session, url, rng)
-                        used_s = cpu_s(fleet.router.pid) - before_s
-                    took[kind].append(found)
-                    cpu[kind].append(used_s)
-                    failed += bad
-                    await asyncio.sleep(1.0)
+            urls = {"with": fleet.url, "without": fleet.start_twin()}
+            await fleet.until_ok(urls["without"] + "/ready")
+            await _compare(session, urls, 5.0)
+            pids = {"with": fleet.pid, "without": fleet.twin_pid}
+            calm = {name: cpu_s(pid) for name, pid in pids.items()}
+            alike, failed = await _compare(session, urls, ROUND_S)
+            before = {name: cpu_s(pid) for name, pid in pids.items()}
+            running = asyncio.ensure_future(_compare(session, urls, ROUND_S * rounds))
+            async with trickling(fleet.router_port, slow):
+                took, more = await running
+                memory_mib = fleet.memory_mib()
+            after = {name: cpu_s(pid) for name, pid in pids.items()}
         finally:
             fleet.stop()
-    return _report(took, cpu, failed, slow, memory_mib)
-
-
-def _report(
-    took: dict[str, list[list[float]]],
-    cpu: dict[str, list[float]],
-    failed: int,
-    slow: list[dict[str, Any]],
-    memory_mib: float,
-) -> dict[str, Any]:
-    pooled = {kind: [each for block in blocks for each in block] for kind, blocks in took.items()}
-    ratios = {
-        name: round(quantile(pooled["with"], share) / quantile(pooled["without"], share), 3)
-        for name, share in (("p50", 0.5), ("p90", 0.9), ("p99", 0.99))
-    }
-    pairs = sorted(
-        quantile(after, 0.99) / quantile(before, 0.99)
-        for before, after in zip(took["without"], took["with"], strict=True)
-    )
-    violations = [f"{failed} requests failed"] if failed else []
-    if ratios["p99"] > MOST:
-        violations.append(f"p99 is {ratios['p99']} times what it is without them, over {MOST}")
     return {
-        "connections": CONNECTIONS,
-        "requests": {kind: len(found) for kind, found in pooled.items()},
-        "milliseconds": {
-            kind: {name: round(1000 * quantile(found, share), 2) for name, share in (("p50", 0.5), ("p99", 0.99))}
-            for kind, found in pooled.items()
-        },
-        "ratio_with_to_without": ratios,
-        "ratio_of_p99_by_round": [round(each, 3) for each in pairs],
+        **_report(took, alike, failed + more),
         "router_cpu_share": {
-            kind: round(sum(used_s) / (BLOCK_S * len(used_s)), 4) for kind, used_s in cpu.items()
+            "with": round((after["with"] - before["with"]) / (ROUND_S * rounds), 4),
+            "same router before": round((before["with"] - calm["with"]) / ROUND_S, 4),
+            "without": round((after["without"] - before["without"]) / (ROUND_S * rounds), 4),
         },
         "router_memory_mib_with": memory_mib,
-        "slow_connections_closed_by_router": sum(each.get("closed_by_router", 0) for each in slow),
+        "slow_connections_refused_and_opened_again": sum(each.get("closed_by_router", 0) for each in slow),
+    }
+
+
+def _report(took: Took, alike: Took, failed: int) -> dict[str, Any]:
+    def ratios(found: Took) -> dict[str, float]:
+        return {
+            name: round(quantile(found["with"], share) / quantile(found["without"], share), 3)
+            for name, share in (("p50", 0.5), ("p90", 0.9), ("p99", 0.99))
+        }
+
+    violations = [f"{failed} requests failed"] if failed else []
+    if ratios(took)["p99"] > MOST:
+        violations.append(f"p99 is {ratios(took)['p99']} times what it is without them, over {MOST}")
+    return {
+        "connections": CONNECTIONS,
+        "requests": {name: len(found) for name, found in took.items()},
+        "milliseconds": {
+            name: {label: round(1000 * quantile(found, share), 2) for label, share in (("p50", 0.5), ("p99", 0.99))}
+            for name, found in took.items()
+        },
+        "ratio_with_to_without": ratios(took),
+        "ratio_of_the_two_routers_before": ratios(alike),
         "violations": violations,
     }
