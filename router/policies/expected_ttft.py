@@ -8,7 +8,7 @@ Not here: eligibility (fleet), retries (dispatch). The worth of each term: docs/
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from math import inf, isfinite
 from random import Random
 
@@ -65,34 +65,35 @@ class ExpectedTtft:
 
     def select(self, request: RoutingRequest, workers: Workers) -> Decision:
         """Pick the lowest cost in O(workers log blocks); equals go to the one with fewer in flight, then at random."""
-        weighed = self._weigh(request, workers)
+        demand = self._demand(request)
+        weighed = self._weigh(demand, workers)
         alone = len(weighed) == 1
-        best = 0 if alone else self._cheapest(request, weighed, workers)
+        best = 0 if alone else self._cheapest(demand, weighed, workers)
         _, free_s, own_s, found, *_ = weighed[best]
         worker = workers[best].id
         return Decision(
             worker=worker,
             reason=Reason.ONLY_WORKER if alone else Reason.LOWEST_COST,
             match_blocks=found,
-            match_tokens=self._match_tokens(request, worker, found),
+            match_tokens=demand.match_tokens(worker, found),
             expected_ttft_s=free_s + own_s,
         )
 
     def candidates(self, request: RoutingRequest, workers: Workers) -> tuple[Candidate, ...]:
         """Every worker as `select` weighs it at this moment. Reads only."""
-        weighed = self._weigh(request, workers)
-        charges = _Charges(self._forecast, weighed, self._config.others_weight, self._later_price(workers))
+        demand = self._demand(request)
+        weighed = self._weigh(demand, workers)
+        costs = self._costs(weighed, range(len(weighed)), self._later_price(weighed), all_of_them=True)
         return tuple(
             Candidate(
                 worker=worker.id,
-                match_tokens=self._match_tokens(request, worker.id, found),
+                match_tokens=demand.match_tokens(worker.id, found),
                 terms_s=tuple(
-                    zip(TERMS, (wait_s, memory_s, own_s, decodes_s, displaced_s, charges.of(index)), strict=True)
+                    zip(TERMS, (wait_s, memory_s, own_s, decodes_s, displaced_s, costs[index] - base_s), strict=True)
                 ),
             )
-            for index, (worker, (_, _, own_s, found, wait_s, memory_s, decodes_s, displaced_s)) in enumerate(
-                zip(workers, weighed, strict=True)
-            )
+            for index, (worker, one) in enumerate(zip(workers, weighed, strict=True))
+            for base_s, _, own_s, found, _, wait_s, memory_s, decodes_s, displaced_s in (one,)
         )
 
     def images(self) -> Mapping[WorkerId, CacheImage]:
@@ -103,60 +104,72 @@ class ExpectedTtft:
         """Prompt blocks remembered of each worker."""
         return {worker: image.size_blocks for worker, image in self.images().items() if image.size_blocks}
 
-    def _weigh(self, request: RoutingRequest, workers: Workers) -> list[Weighed]:
-        demand = self._demand(request)
-        now_s = request.at_s if self._now_s < request.at_s < inf else self._now_s
-        books, blank, told = self._books, self._blank, request.known_match_tokens
+    def _weigh(self, demand: Demand, workers: Workers) -> list[Weighed]:
+        at_s, now_s = demand.request.at_s, self._now_s
+        if now_s < at_s < inf:
+            now_s = at_s
+        books, blank, told = self._books, self._blank, demand.request.known_match_tokens
         if told is None:
             return [books.get(worker.id, blank).weigh(demand, None, now_s) for worker in workers]
         return [books.get(worker.id, blank).weigh(demand, told.get(worker.id), now_s) for worker in workers]
 
-    def _cheapest(self, request: RoutingRequest, weighed: Sequence[Weighed], workers: Workers) -> int:
-        """The lowest cost. The charge for others costs most to know, is never negative and has a bound, so it is asked
-        for only where the rest of the cost leaves a choice.
+    def _cheapest(self, demand: Demand, weighed: Sequence[Weighed], workers: Workers) -> int:
+        """The lowest cost; equals by fewest in flight, then at random. The charge for others costs most to know, is
+        never negative and has a bound, so it is asked for only where the rest of the cost leaves a choice.
         """
         bases = [one[0] for one in weighed]
         order = sorted(range(len(bases)), key=bases.__getitem__)
         best = order[0]
-        least, _, own_s, *_ = weighed[best]
-        weight, price = self._config.others_weight, self._later_price(workers)
-        most_s = weight * self._forecast.most_s(own_s, price)
+        price = self._later_price(weighed)
+        most_s = self._config.others_weight * self._forecast.most_s(weighed[best][2], price)
         equal = [best]
-        if bases[order[1]] <= least + most_s + SAME_COST:
-            charges = _Charges(self._forecast, weighed, weight, price)
-            costs: dict[int, float] = {}
-            least = inf
-            for index in order:
-                if bases[index] > least + SAME_COST:
-                    break
-                costs[index] = cost = bases[index] + charges.of(index)
-                if cost < least:
-                    least, best = cost, index
-            equal = [index for index, cost in costs.items() if cost <= least + SAME_COST]
+        if bases[order[1]] <= bases[best] + most_s + SAME_COST:
+            costs = self._costs(weighed, order, price)
+            best = min(costs, key=costs.__getitem__)
+            most_s = costs[best] + SAME_COST
+            equal = [index for index, cost in costs.items() if cost <= most_s]
         if workers[best].in_flight == 0:
-            equal = self._idle_alike(best, request, weighed, workers)
+            equal = self._idle_alike(best, demand, weighed, workers)
         if len(equal) == 1:
             return equal[0]
         fewest = min(workers[index].in_flight for index in equal)
         return self._rng.choice([index for index in equal if workers[index].in_flight == fewest])
 
-    def _idle_alike(
-        self, best: int, request: RoutingRequest, weighed: Sequence[Weighed], workers: Workers
-    ) -> list[int]:
+    def _costs(
+        self, weighed: Sequence[Weighed], order: Iterable[int], price: float, *, all_of_them: bool = False
+    ) -> dict[int, float]:
+        """All terms summed, in this order, up to the first worker that others beat without its charge for others."""
+        weight, waits_s = self._config.others_weight, self._forecast.waits_s
+        free = [one[1] for one in weighed]
+        before_s = waits_s(free, price) if weight > 0.0 else 0.0
+        charges: dict[tuple[float, float], float] = {}  # workers that are alike are worked out once
+        costs: dict[int, float] = {}
+        least = inf
+        for index in order:
+            base_s, free_s, own_s, *_ = weighed[index]
+            if base_s > least and not all_of_them:
+                break
+            charge_s = 0.0 if weight == 0.0 else charges.get((free_s, own_s))
+            if charge_s is None:
+                free[index] = free_s + own_s
+                charge_s = charges[free_s, own_s] = weight * max(0.0, waits_s(free, price) - before_s)
+                free[index] = free_s
+            costs[index] = cost = base_s + charge_s
+            if cost + SAME_COST < least:
+                least = cost + SAME_COST
+        return costs
+
+    def _idle_alike(self, best: int, demand: Demand, weighed: Sequence[Weighed], workers: Workers) -> list[int]:
         """Workers without a request that are as good as the idle `best`: nothing more is waited for or displaced, they
         hold as much of the prompt, and cost about the same. While the rate of one of two is not known, what they hold
         alone decides: only trying them can change that.
         """
-
-        def waits_s(index: int) -> float:
-            one = weighed[index]
-            return one[1] + one[7]
-
-        most_s = waits_s(best)
-        idle = [i for i, worker in enumerate(workers) if worker.in_flight == 0 and waits_s(i) <= most_s]
+        waits = [one[1] + one[8] for one in weighed]
+        most_s = waits[best]
+        idle = [i for i, worker in enumerate(workers) if worker.in_flight == 0 and waits[i] <= most_s]
         if len(idle) == 1:
             return idle
-        matches = {i: self._match_tokens(request, workers[i].id, weighed[i][3]) for i in idle}
+        matches = {i: demand.match_tokens(workers[i].id, weighed[i][3]) for i in idle}
         known = [i for i in idle if self._books.get(workers[i].id, self._blank).rate.observations >= SETTLED]
         if best not in known:
             best = max(idle, key=matches.__getitem__)
@@ -169,12 +182,11 @@ class ExpectedTtft:
             if matches[i] == matches[best] and (weighed[i][0] <= most_s or i not in known or best not in known)
         ]
 
-    def _later_price(self, workers: Workers) -> float:
+    def _later_price(self, weighed: Sequence[Weighed]) -> float:
         """What a second of work costs those who come later: it grows with the requests that wait on the less busy half
         of the workers. A queue that has its reasons on one worker does not make the others scarce.
         """
-        books, blank = self._books, self._blank
-        waiting = sorted([len(books.get(worker.id, blank).queue) for worker in workers])
+        waiting = sorted([one[4] for one in weighed])
         half = (len(waiting) + 1) // 2
         return self._config.later_weight * sum(waiting[:half]) / half
 
@@ -189,15 +201,7 @@ class ExpectedTtft:
         if limit is not None and limit < answer_tokens:
             answer_tokens = limit if limit > 0 else 0.0
         ratio = self._ratio(request)
-        prompt_tokens = key.prompt_tokens * ratio
-        return Demand(request, key.block_tokens * ratio, max(1.0, prompt_tokens), answer_tokens)
-
-    def _match_tokens(self, request: RoutingRequest, worker: WorkerId, found: int) -> float:
-        told = request.known_match_tokens
-        if told is not None and worker in told:
-            return float(told[worker])
-        key = request.key
-        return min(found * key.block_tokens, key.prompt_tokens) * self._ratio(request) if found else 0.0
+        return Demand(request, key.block_tokens * ratio, max(1.0, key.prompt_tokens * ratio), answer_tokens)
 
     # -- learning ------------------------------------------------------------------------------------------------
 
@@ -312,31 +316,3 @@ class ExpectedTtft:
     def _new_book(self, worker: WorkerId) -> WorkerBook:
         return WorkerBook(worker, self._config, self._wanted)
 
-
-class _Charges:
-    """Charges for others, worked out one by one; workers that are alike are worked out once."""
-
-    __slots__ = ("_before_s", "_charges", "_forecast", "_free_s", "_later_price", "_weighed", "_weight")
-
-    def __init__(
-        self, forecast: Forecast, weighed: Sequence[Weighed], weight: float, later_price: float
-    ) -> None:
-        self._forecast = forecast
-        self._weighed = weighed
-        self._weight = weight
-        self._later_price = later_price
-        self._free_s = [one[1] for one in weighed]
-        self._charges: dict[tuple[float, float], float] = {}
-        self._before_s = forecast.waits_s(self._free_s, later_price) if weight > 0.0 else 0.0
-
-    def of(self, index: int) -> float:
-        if self._weight == 0.0:
-            return 0.0
-        _, free_s, own_s, *_ = self._weighed[index]
-        charge_s = self._charges.get((free_s, own_s))
-        if charge_s is None:
-            after = self._free_s.copy()
-            after[index] = free_s + own_s
-            longer_s = self._forecast.waits_s(after, self._later_price) - self._before_s
-            charge_s = self._charges[free_s, own_s] = self._weight * max(0.0, longer_s)
-        return charge_s

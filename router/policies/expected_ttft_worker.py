@@ -26,10 +26,10 @@ LONGEST_S = 600.0
 """No observation of one request's progress counts for more."""
 LOST_S = 30.0
 """A worker that has reported nothing running or waiting for so long has answered, or lost, whatever was sent to it."""
-Weighed = tuple[float, float, float, int, float, float, float, float]
+Weighed = tuple[float, float, float, int, int, float, float, float, float]
 """A worker's cost for one request, in seconds: all terms but the charge for others; until it is free (`wait` and
-`memory`); this request's own prefill; then the blocks matched there; then the terms `wait`, `memory`, `decodes` and
-`displaced`. Flat, because one is made for every worker of every request.
+`memory`); this request's own prefill; then the blocks matched there and the requests that wait; then the terms `wait`,
+`memory`, `decodes` and `displaced`. Flat, because one is made for every worker of every request.
 """
 
 
@@ -45,6 +45,13 @@ class Demand:
         self.block_tokens = block_tokens
         self.prompt_tokens = prompt_tokens
         self.answer_tokens = answer_tokens
+
+    def match_tokens(self, worker: WorkerId, found_blocks: int) -> float:
+        """Tokens of the prompt that this worker is expected to have."""
+        told = self.request.known_match_tokens
+        if told is not None and worker in told:
+            return float(told[worker])
+        return min(found_blocks * self.block_tokens, self.prompt_tokens) if found_blocks else 0.0
 
 
 class Booking:
@@ -117,19 +124,22 @@ class WorkerBook:
             cached = prompt_tokens - 1.0
         new = prompt_tokens - cached
         own_s = self.rate.seconds(new, cached)
-        wait_s = self._backlog_s(now_s) if self.queue or self._foreign_s else 0.0
+        waiting = len(self.queue)
+        wait_s = self._backlog_s(now_s) if waiting or self._foreign_s else 0.0
         memory_s = displaced_s = 0.0
         capacity = image.capacity_tokens
         short_tokens = image.held_tokens + self.answers_tokens + prompt_tokens + answer_tokens
         short_tokens -= config.memory_room * capacity
-        if short_tokens > 0.0:
+        if short_tokens > 0.0 and (waiting or self.running):
             locked_tokens = image.locked(blocks, found) * block_tokens
-            memory_s = config.memory_weight * self._memory_wait_s(short_tokens - locked_tokens)
+            if short_tokens > locked_tokens:
+                memory_s = config.memory_weight * self._memory_wait_s(short_tokens - locked_tokens)
         if image.size_tokens + new + answer_tokens > capacity:
             displaced_s = self._displaced_s(new + answer_tokens, now_s) * config.displaced_weight
         decodes_s = own_s * len(self.running) * config.decode_weight
-        base_s = wait_s + memory_s + own_s + decodes_s + displaced_s
-        return base_s, wait_s + memory_s, own_s, found, wait_s, memory_s, decodes_s, displaced_s
+        free_s = wait_s + memory_s
+        base_s = free_s + own_s + decodes_s + displaced_s
+        return base_s, free_s, own_s, found, waiting, wait_s, memory_s, decodes_s, displaced_s
 
     def _backlog_s(self, now_s: float) -> float:
         """Seconds until prefill booked before would be done. Work that is overdue counts until its first token.
@@ -161,8 +171,6 @@ class WorkerBook:
         prefill that comes first: SGLang prefills whenever it can, so a memory full of running requests is free again
         after about as much decoding as a mean answer takes.
         """
-        if short_tokens <= 0.0 or not (self.queue or self.running):
-            return 0.0
         return short_tokens / self.cache.image.capacity_tokens * self.answer_s
 
     def _displaced_s(self, new_tokens: float, now_s: float) -> float:
