@@ -50,6 +50,8 @@ class RouterProtocol(HttpToolsProtocol):
         self._refusal: RouterError | None = None
         self._deaf = False
         self._advancing = False
+        self._piece_bytes = 0
+        self._first_bytes = 0
 
     # -- the transport ------------------------------------------------------------------------------------------
 
@@ -64,8 +66,9 @@ class RouterProtocol(HttpToolsProtocol):
         if self._deaf:
             return
         self._heard_s = self.loop.time()
+        self._piece_bytes = len(data)
         if self._in_headers:
-            self._unparsed_bytes += len(data)
+            self._unparsed_bytes += self._piece_bytes
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade:
@@ -104,6 +107,7 @@ class RouterProtocol(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         self._header_bytes = 0
+        self._first_bytes = self._piece_bytes
         self._body_bytes = 0
         self._began_s = self._heard_s
         self._in_headers = True
@@ -112,20 +116,23 @@ class RouterProtocol(HttpToolsProtocol):
         self.headers = []
 
     def on_url(self, url: bytes) -> None:
-        self._header_bytes += len(url)
         self.url += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self._header_bytes += len(name) + len(value) + 4
         if self._in_headers:
             self.headers.append((name.lower(), value))
-        elif self._header_bytes > self.max_header_bytes:
+            return
+        self._header_bytes += len(name) + len(value) + 4
+        if self._header_bytes > self.max_header_bytes:
             raise ValueError("trailers too large")
 
     def on_headers_complete(self) -> None:
         self._in_headers = False
-        if self._header_bytes > self.max_header_bytes:
-            raise ValueError("headers too large")  # the parser stops and send_400_response says why
+        if self._first_bytes + self._unparsed_bytes > self.max_header_bytes:  # else they cannot be too large
+            self._header_bytes = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
+            if self._header_bytes > self.max_header_bytes:
+                raise ValueError("headers too large")  # the parser stops and send_400_response says why
+            self._header_bytes = 0
         parser, target = self.parser, self.url
         path, _, _ = target.partition(b"?")
         method = parser.get_method()

@@ -6,9 +6,16 @@ request.dispatch, used by it and by fleet.registry.
 
 from __future__ import annotations
 
-import asyncio
+from typing import Protocol
 
 from router.errors import RouterError
+
+
+class Cancellable(Protocol):
+    """What serves a request: a Strand, or a Task of asyncio."""
+
+    def cancel(self) -> bool: ...
+    def uncancel(self) -> int: ...
 
 
 class CallOff:
@@ -16,7 +23,7 @@ class CallOff:
 
     __slots__ = ("_error", "_task")
 
-    def __init__(self, task: asyncio.Task[object]) -> None:
+    def __init__(self, task: Cancellable) -> None:
         self._task = task
         self._error: RouterError | None = None
 

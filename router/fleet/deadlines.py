@@ -19,9 +19,8 @@ class Deadlines:
         self._due_s: dict[CallOff, float] = {}
         self._timer: asyncio.TimerHandle | None = None
 
-    def begin(self, call_off: CallOff, limit_s: float) -> None:
-        """The request must be over in that time."""
-        loop = asyncio.get_running_loop()
+    def begin(self, call_off: CallOff, limit_s: float, loop: asyncio.AbstractEventLoop) -> None:
+        """The request, which `loop` runs, must be over in that time."""
         due_s = self._due_s[call_off] = loop.time() + limit_s
         if self._timer is None or self._timer.when() > due_s:
             if self._timer is not None:

@@ -34,22 +34,22 @@ from router.fleet.registry import Registry
 from router.fleet.response_homes import ResponseHomes
 from router.fleet.worker import Worker
 from router.knob import knob, require
-from router.quick import quick
 from router.request.body_edit import body_for
 from router.request.client import client_of
 from router.request.disconnect import LEFT
-from router.request.exact import ExactMatch, ExactMatcher
+from router.request.exact import ExactMatcher
 from router.request.explain import Explainer, explain_headers
 from router.request.forward import Forwarder
-from router.request.parse import ParsedRequest, parse
+from router.request.parse import parse
+from router.request.progress import Progress, RawRequest
 from router.request.prompt_key import PromptKeyConfig, prompt_key
-from router.request.record import Progress, Recorder
+from router.request.record import Recorder
 from router.request.relay import Relayed, relay
-from router.request.reply import RawHeaders, Reply, send_error
-from router.request.worker_connection import WorkerConnection
+from router.request.reply import Reply, send_error
+from router.request.strand import Strand
 from router.security.access import Access, without_credentials
 from router.security.client import ANONYMOUS
-from router.types import AttemptFailed, Dispatched, FirstToken, RequestId, RoutingRequest, TraceContext, WorkerId
+from router.types import AttemptFailed, Dispatched, FirstToken, RoutingRequest, WorkerId
 
 log = logging.getLogger(__name__)
 
@@ -67,21 +67,6 @@ class DispatchConfig:
     def __post_init__(self) -> None:
         require(self.max_attempts >= 1, "max_attempts must be at least 1")
         require(self.total_timeout_s > 0, "total_timeout_s must be positive")
-
-
-@quick
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RawRequest:
-    """One model call as it came in. `target` is path and query as sent; `headers` have lower-case names."""
-
-    request_id: RequestId
-    endpoint: str
-    target: str
-    headers: RawHeaders
-    named_headers: Mapping[str, str]
-    body: bytes
-    at_s: float
-    trace: TraceContext | None = None
 
 
 class Dispatcher:
@@ -121,21 +106,18 @@ class Dispatcher:
         self._door = door or Door()
         self._deadlines = Deadlines(self._too_late)
 
-    async def dispatch(self, raw: RawRequest, reply: Reply) -> None:
-        """Route one request and answer it, well or with an error; one Outcome is recorded in every case.
+    async def dispatch(self, raw: RawRequest, reply: Reply, strand: Strand) -> None:
+        """Route one request and answer it, well or with an error; one Outcome is recorded in every case. Run by
+        `strand`.
 
         Raises only CancelledError (the client hung up, or the app is stopping).
         """
-        progress = Progress(raw.request_id, raw.endpoint, raw.at_s, raw.body)
-        progress.trace = raw.trace
-        progress.explain = raw.named_headers.get("x-trieway-explain") == "1"
-        task = asyncio.current_task()
-        assert task is not None
-        call_off = CallOff(task)
-        self._deadlines.begin(call_off, self._config.total_timeout_s)
+        call_off = CallOff(strand)
+        progress = Progress(raw, reply, call_off)
+        self._deadlines.begin(call_off, self._config.total_timeout_s, strand.loop)
         try:
             try:
-                await self._route(raw, reply, progress, call_off)
+                await self._route(progress)
             except asyncio.CancelledError:
                 error = call_off.taken()
                 if error is None:
@@ -144,20 +126,20 @@ class Dispatcher:
             finally:
                 self._deadlines.end(call_off)
         except RouterError as error:
-            progress.failed(error)
+            progress.error = error
             send_error(reply, error, raw.endpoint, raw.request_id)
         except asyncio.CancelledError as stop:
             if LEFT in stop.args:
-                progress.failed(ClientGone("The client hung up."))
+                progress.error = ClientGone("The client hung up.")
                 raise
             stopping = RouterStopping("The router stops; send the request again.", retry_after_s=1)
-            progress.failed(stopping)
+            progress.error = stopping
             send_error(reply, stopping, raw.endpoint, raw.request_id)
             raise
         except Exception as error:  # a bug of ours: the client must hear of it, and so must we
             log.exception("request %s failed inside the router", raw.request_id)
             failure = InternalError(f"The router failed: {type(error).__name__}. Request id {raw.request_id}.")
-            progress.failed(failure)
+            progress.error = failure
             send_error(reply, failure, raw.endpoint, raw.request_id)
         finally:
             self._recorder.record(progress)
@@ -175,15 +157,14 @@ class Dispatcher:
         limit_s = self._config.total_timeout_s
         call_off(DeadlineExceeded(f"The request took longer than {limit_s:g} s (dispatch.total_timeout_s)."))
 
-    async def _route(self, raw: RawRequest, reply: Reply, progress: Progress, call_off: CallOff) -> None:
+    async def _route(self, progress: Progress) -> None:
+        raw, access = progress.raw, self._access
         self._door.check()
-        client = self._access.identify(raw.named_headers)
-        if self._access.closed:
-            raw = replace(raw, headers=without_credentials(raw.headers))
-        parsed = parse(raw.endpoint, raw.body, raw.named_headers, self._config.session_header)
-        model = self._access.routed_model(client, parsed.model, self._registry.models)
-        exact = None if self._exact is None else await self._exact.match(parsed)
-        request = RoutingRequest(
+        client = access.identify(raw.named_headers)
+        parsed = progress.parsed = parse(raw.endpoint, raw.body, raw.named_headers, self._config.session_header)
+        model = access.routed_model(client, parsed.model, self._registry.models)
+        exact = progress.exact = None if self._exact is None else await self._exact.match(parsed)
+        request = progress.request = RoutingRequest(
             request_id=raw.request_id,
             endpoint=raw.endpoint,
             key=prompt_key(parsed, self._key_config),
@@ -196,69 +177,50 @@ class Dispatcher:
             known_match_tokens=None if exact is None else exact.match_tokens,
             known_prompt_tokens=None if exact is None else exact.prompt_tokens,
         )
-        progress.request = request
         share = request.client or client.name if client is ANONYMOUS else client.name
         ticket = self._admission.arrive(client, request.key.prompt_tokens, share)
         if ticket.state != "running":
             await self._admission.wait(ticket)
         try:
-            await self._serve(raw, parsed, request, exact, reply, progress, call_off)
+            await self._serve(progress, request)
         finally:
             self._admission.release(ticket)
 
-    async def _serve(
-        self,
-        raw: RawRequest,
-        parsed: ParsedRequest,
-        request: RoutingRequest,
-        exact: ExactMatch | None,
-        reply: Reply,
-        progress: Progress,
-        call_off: CallOff,
-    ) -> None:
+    async def _serve(self, progress: Progress, request: RoutingRequest) -> None:
         """One attempt after another until one succeeds or nothing is left to try."""
         self._retries.request()
-        home = self._homes.home(parsed.previous_response)
-        tried: list[WorkerId] = []
+        progress.home = self._homes.home(progress.parsed.previous_response)
+        tried = progress.tried
         failure: WorkerError | None = None
         while True:
-            worker = self._choose(request, home, tried, progress, failure)
+            worker = self._choose(progress, request, failure)
             tried.append(worker.id)
             try:
-                last = home is not None or self._is_last(request, tried)
-                await self._attempt(raw, parsed, request, worker, reply, progress, call_off, last=last)
+                result = progress.result = await self._attempt(progress, request, worker)
             except WorkerError as error:
+                now_s = self._clock()
                 self._registry.emit(
-                    AttemptFailed(
-                        request_id=request.request_id, worker=worker.id, at_s=self._clock(), code=error.code
-                    )
+                    AttemptFailed(request_id=request.request_id, worker=worker.id, at_s=now_s, code=error.code)
                 )
                 progress.dispatched_s = None
-                if reply.started or not error.retry_safe or not self._retries.retry(self._clock()):
+                if progress.reply.started or not error.retry_safe or not self._retries.retry(now_s):
                     raise
                 failure = error
                 pause_s = self._retries.pause_s(error, len(tried) + 1)
                 if pause_s > 0:
                     await asyncio.sleep(pause_s)
             else:
-                if progress.result is not None:
-                    self._homes.made(progress.result.response_id, worker.server)
-                    if self._exact is not None and exact is not None:
-                        self._exact.reported(exact, progress.result.usage.prompt_tokens)
+                self._homes.made(result.response_id, worker.server)
+                if self._exact is not None and progress.exact is not None:
+                    self._exact.reported(progress.exact, result.usage.prompt_tokens)
                 return
 
-    def _choose(
-        self,
-        request: RoutingRequest,
-        home: str | None,
-        tried: list[WorkerId],
-        progress: Progress,
-        failure: WorkerError | None,
-    ) -> Worker:
+    def _choose(self, progress: Progress, request: RoutingRequest, failure: WorkerError | None) -> Worker:
         """The policy's choice among workers not yet tried; re-raises the last failure when none is left.
 
         What continues a stored response goes to the server that has it, `home`, while that can be reached.
         """
+        home, tried = progress.home, progress.tried
         if failure is not None and (home is not None or len(tried) >= self._config.max_attempts):
             raise failure
         try:
@@ -267,14 +229,17 @@ class Dispatcher:
             if failure is not None:
                 raise failure from None
             raise
-        at_home = () if home is None else self._registry.at_home(home, tried)
-        workers = at_home or workers
+        if home is not None:
+            workers = self._registry.at_home(home, tried) or workers
         started_s = self._clock()
         choice = self._steering.choose(request, workers)
-        progress.decided(choice, self._clock() - started_s)
-        self._explainer.decided(request, choice, asked=progress.explain)
-        self._steering.shadow(request, workers, choice.decision)
-        return self._registry.get(choice.decision.worker)
+        progress.decision_s += self._clock() - started_s
+        decision = progress.decision = choice.decision
+        progress.policy_name, progress.arm = choice.policy_name, choice.arm
+        progress.spilled = progress.spilled or choice.spilled
+        self._explainer.decided(request, choice, asked=wants_explanation(progress.raw))
+        self._steering.shadow(request, workers, decision)
+        return self._registry.get(decision.worker)
 
     def _is_last(self, request: RoutingRequest, tried: list[WorkerId]) -> bool:
         """Whether no further worker could be tried, so that a worker's own error is handed on as it is."""
@@ -286,37 +251,32 @@ class Dispatcher:
             return True
         return False
 
-    async def _attempt(
-        self,
-        raw: RawRequest,
-        parsed: ParsedRequest,
-        request: RoutingRequest,
-        worker: Worker,
-        reply: Reply,
-        progress: Progress,
-        call_off: CallOff,
-        *,
-        last: bool,
-    ) -> None:
-        decision = progress.decision
+    async def _attempt(self, progress: Progress, request: RoutingRequest, worker: Worker) -> Relayed:
+        raw, parsed, decision, registry = progress.raw, progress.parsed, progress.decision, self._registry
         assert decision is not None
         body, hide_usage = body_for(raw.body, parsed, worker, ask_usage=self._config.ask_usage)
-        with self._registry.lease(worker), self._registry.unanswered(worker, call_off) as answered:
+        sent_headers = without_credentials(raw.headers) if self._access.closed else raw.headers
+        with registry.lease(worker), registry.unanswered(worker, progress.call_off) as answered:
             sent_s = progress.dispatched_s = self._clock()
-            self._registry.emit(Dispatched(request=request, decision=decision, at_s=sent_s))
-            answer = await self._forwarder.send(worker, raw.target, raw.headers, body)
+            registry.emit(Dispatched(request=request, decision=decision, at_s=sent_s))
+            answer = await self._forwarder.send(worker, raw.target, sent_headers, body)
             try:
                 if answer.status in self._config.retry_statuses:
                     refused = refusal(worker.id, answer.status, answer.retry_after)
                     if isinstance(refused, WorkerBusy):
-                        self._registry.hold(worker, pause_asked_s(answer.retry_after))
-                    if not last:
+                        registry.hold(worker, pause_asked_s(answer.retry_after))
+                    if progress.home is None and not self._is_last(request, progress.tried):
                         raise refused
-                headers = self._headers(raw, progress, answer)
+                headers = answer.headers
+                if b"x-request-id" in answer.names:
+                    headers = [each for each in headers if each[0] != b"x-request-id"]
+                headers.append((b"x-request-id", raw.request_id.encode("latin-1")))
+                if wants_explanation(raw):
+                    headers += explain_headers(decision)
 
                 def began(now_s: float) -> None:
                     answered()
-                    self._registry.emit(
+                    registry.emit(
                         FirstToken(
                             request_id=request.request_id,
                             worker=worker.id,
@@ -327,19 +287,15 @@ class Dispatcher:
                     )
 
                 result = await relay(
-                    answer, reply, raw.endpoint, headers, self._clock, began, hide_usage=hide_usage
+                    answer, progress.reply, raw.endpoint, headers, self._clock, began, hide_usage=hide_usage
                 )
-                progress.relayed(settled(result, worker, raw.endpoint))
+                return settled(result, worker, raw.endpoint)
             finally:
                 self._forwarder.ended(answer)
 
-    @staticmethod
-    def _headers(raw: RawRequest, progress: Progress, answer: WorkerConnection) -> RawHeaders:
-        kept = [each for each in answer.headers if each[0] != b"x-request-id"]
-        kept.append((b"x-request-id", raw.request_id.encode("latin-1")))
-        if progress.explain and progress.decision is not None:
-            kept += explain_headers(progress.decision)
-        return kept
+
+def wants_explanation(raw: RawRequest) -> bool:
+    return raw.named_headers.get("x-trieway-explain") == "1"
 
 
 def settled(result: Relayed, worker: Worker, endpoint: str) -> Relayed:

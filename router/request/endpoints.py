@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Coroutine
 from random import Random
 from typing import Any
 
@@ -17,8 +16,9 @@ from router.asgi import ASGIApp, Receive, Scope, Send
 from router.clock import Clock
 from router.errors import BodyTooLarge, RouterError
 from router.request.disconnect import LEFT, cancelled_when_client_leaves
-from router.request.dispatch import Dispatcher, RawRequest
+from router.request.dispatch import Dispatcher
 from router.request.parse import NEEDS
+from router.request.progress import RawRequest
 from router.request.reply import RawHeaders, Reply, send_error
 from router.request.strand import Strand
 from router.telemetry.tracing import Tracer, with_traceparent
@@ -55,7 +55,9 @@ class ModelCalls:
             request_id = RequestId(given)
         else:
             request_id = RequestId(f"req-{self._ids.getrandbits(64):016x}")
-            headers = with_request_id(headers, request_id, replaces=given is not None)
+            if given is not None:
+                headers = [each for each in headers if each[0] != b"x-request-id"]
+            headers = [*headers, (b"x-request-id", request_id.encode("latin-1"))]
         trace = self._tracer.begin(named) if self._tracer else None
         if trace:
             headers = with_traceparent(headers, trace)
@@ -70,9 +72,9 @@ class ModelCalls:
             trace=trace,
         )
 
-    def serve(self, raw: RawRequest, reply: Reply) -> Coroutine[Any, Any, None]:
-        """The work of one model call, to be run in a Strand."""
-        return self._dispatcher.dispatch(raw, reply)
+    def serve(self, raw: RawRequest, reply: Reply, strand: Strand) -> None:
+        """Do the work of one model call in this strand."""
+        strand.start(self._dispatcher.dispatch(raw, reply, strand))
 
     def too_large(self, size_bytes: int | None) -> BodyTooLarge:
         """The error for a body of that size; None when it is only known to be over the limit."""
@@ -117,10 +119,10 @@ class ModelCalls:
         raw = self.raw(scope["path"], target, headers, named, body, at_s)
         loop = asyncio.get_running_loop()
         over: asyncio.Future[None] = loop.create_future()
-        strand = Strand(self.serve(raw, reply), loop, lambda _: over.set_result(None))
+        strand = Strand(loop, lambda _: over.set_result(None))
         async with cancelled_when_client_leaves(receive):
             try:
-                strand.resume()
+                self.serve(raw, reply, strand)
                 await asyncio.shield(over)
             except asyncio.CancelledError as stop:
                 strand.cancel(LEFT if LEFT in stop.args else None)
@@ -174,11 +176,13 @@ class AsgiReply:
         self.started = False
         self.event_stream = False
 
-    def start(self, status: int, headers: RawHeaders) -> None:
+    def start(self, status: int, headers: RawHeaders, length_bytes: int | None, *, close: bool = False) -> None:
         self.started = True
-        self.event_stream = any(
-            name.lower() == b"content-type" and value.startswith(b"text/event-stream") for name, value in headers
-        )
+        self.event_stream = dict(headers).get(b"content-type", b"").startswith(b"text/event-stream")
+        if length_bytes is not None:
+            headers = [*headers, (b"content-length", b"%d" % length_bytes)]
+        if close:
+            headers = [*headers, (b"connection", b"close")]
         self._messages.append({"type": "http.response.start", "status": status, "headers": headers})
 
     def write(self, data: bytes) -> None:
@@ -215,12 +219,6 @@ async def drain(receive: Receive) -> None:
 def is_model_call(method: str, path: str) -> bool:
     """Whether this is for `ModelCalls`; everything else is FastAPI's."""
     return path in MODEL_CALLS and (method == "POST" or (method == "PUT" and path in PUT_TOO))
-
-
-def with_request_id(headers: RawHeaders, request_id: RequestId, *, replaces: bool) -> RawHeaders:
-    """The headers with this request id, instead of any other where it `replaces` one."""
-    others = [each for each in headers if each[0] != b"x-request-id"] if replaces else headers
-    return [*others, (b"x-request-id", request_id.encode("latin-1"))]
 
 
 def is_sane_id(given: str) -> bool:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import Iterable
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
@@ -16,7 +15,7 @@ from router.errors import WorkerTimeout, WorkerUnreachable
 from router.fleet.worker import Worker
 from router.knob import knob, require
 from router.request.reply import RawHeaders
-from router.request.worker_connection import HOP_BY_HOP, WorkerConnection
+from router.request.worker_connection import HOP_BY_HOP, WorkerConnection, connection_options
 
 _NOT_SENT = HOP_BY_HOP | {b"host", b"content-length", b"expect"}
 
@@ -160,20 +159,11 @@ class Forwarder:
 def _outgoing(headers: RawHeaders, worker: Worker) -> bytes:
     """The header lines to send on: a client's own, without what concerns its connection to us, and the worker's."""
     skipped = _NOT_SENT
-    named = connection_options(headers)
-    if named:
-        skipped = skipped | named
+    if b"connection" in dict(headers):
+        skipped = skipped | connection_options(headers)
     if worker.extra_headers:
         extra = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in worker.extra_headers]
         skipped = skipped | {name for name, _ in extra}
         headers = [*(each for each in headers if each[0] not in skipped), *extra]
         return b"".join([b"%b: %b\r\n" % each for each in headers])
     return b"".join([b"%b: %b\r\n" % each for each in headers if each[0] not in skipped])
-
-
-def connection_options(headers: Iterable[tuple[bytes, bytes]]) -> frozenset[bytes]:
-    """Header names that a Connection header declares hop-by-hop."""
-    listed = [value for name, value in headers if name == b"connection"]
-    if not listed:
-        return frozenset()
-    return frozenset(option.strip().lower() for value in listed for option in value.split(b","))

@@ -37,11 +37,18 @@ STATUS_LINES = {status: status_line(status) for status in range(100, 1000)}
 class ModelCall:
     """`target` is path and query as sent; `ended` is called once, when the next request may be answered."""
 
-    __slots__ = (
-        "_body", "_calls", "_chunked", "_ended", "_gate", "_head", "_loop", "_named", "_size", "_strand", "_tasks",
-        "_transport", "at_s", "disconnected", "drained_bytes", "event_stream", "expects", "headers", "keep_alive",
-        "more_body", "path", "paused", "refused", "response_complete", "started", "target", "version",
-    )  # fmt: skip
+    more_body = True
+    refused: RouterError | None = None
+    drained_bytes = 0
+    paused = False
+    disconnected = False
+    response_complete = False
+    started = False
+    _size = 0
+    _head = b""
+    _chunked = False
+    _strand: Strand | None = None
+    _gate: Gate | None = None
 
     def __init__(
         self,
@@ -68,22 +75,10 @@ class ModelCall:
         self._tasks = tasks
         self._ended = ended
         self._body: list[bytes] = []
-        self._size = 0
-        self._head = b""
-        self._chunked = False
-        self._strand: Strand | None = None
-        self._gate: Gate | None = None
+        self._answer_headers: RawHeaders = []
         self.version = version
         self.keep_alive = keep_alive
         self.expects = self._named.get("expect", "").lower() == "100-continue"
-        self.more_body = True
-        self.refused: RouterError | None = None
-        self.drained_bytes = 0
-        self.paused = False
-        self.disconnected = False
-        self.response_complete = False
-        self.started = False
-        self.event_stream = False
         length = self._named.get("content-length")
         if length is not None and int(length) > calls.max_body_bytes:
             self.refused = calls.too_large(int(length))
@@ -146,9 +141,9 @@ class ModelCall:
         body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
         self._body.clear()
         raw = self._calls.raw(self.path, self.target, self.headers, self._named, body, self.at_s)
-        self._strand = strand = Strand(self._calls.serve(raw, self), self._loop, self._over)
+        self._strand = strand = Strand(self._loop, self._over)
         self._tasks.add(strand)
-        strand.resume()
+        self._calls.serve(raw, self, strand)
 
     def _over(self, strand: Strand) -> None:
         self._tasks.discard(strand)
@@ -169,22 +164,24 @@ class ModelCall:
 
     # -- Reply --------------------------------------------------------------------------------------------------
 
-    def start(self, status: int, headers: RawHeaders) -> None:
+    @property
+    def event_stream(self) -> bool:
+        return dict(self._answer_headers).get(b"content-type", b"").startswith(b"text/event-stream")
+
+    def start(self, status: int, headers: RawHeaders, length_bytes: int | None, *, close: bool = False) -> None:
         self.started = True
-        named = dict(headers)
-        self.event_stream = named.get(b"content-type", b"").startswith(b"text/event-stream")
-        if b"connection" in named:
-            self.keep_alive = False  # ours alone: a worker's is never handed on
+        self._answer_headers = headers
+        if close:
+            self.keep_alive = False
         lines = [STATUS_LINES[status], *[b"%b: %b\r\n" % each for each in headers]]
-        if b"content-length" not in named and status not in (204, 304):
-            if self.version == "1.1":
-                self._chunked = True
-                lines.append(b"transfer-encoding: chunked\r\n")
-            else:
-                self.keep_alive = False
-        if not self.keep_alive and b"connection" not in named:
-            lines.append(b"connection: close\r\n")
-        lines.append(b"\r\n")
+        if length_bytes is not None:
+            lines.append(b"content-length: %d\r\n" % length_bytes)
+        elif self.version == "1.1":
+            self._chunked = True
+            lines.append(b"transfer-encoding: chunked\r\n")
+        else:
+            self.keep_alive = False
+        lines.append(b"\r\n" if self.keep_alive else b"connection: close\r\n\r\n")
         self._head = b"".join(lines)
 
     def write(self, data: bytes) -> None:

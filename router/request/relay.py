@@ -146,8 +146,7 @@ async def _relay_whole(
     body = await answer.read()
     now_s = clock()
     began(now_s)
-    headers.append((b"content-length", b"%d" % len(body)))
-    reply.start(answer.status, headers)
+    reply.start(answer.status, headers, len(body))
     reply.write(body)
     reply.finish()
     made = response_id_of(body) if endpoint == RESPONSES else None
@@ -160,12 +159,11 @@ async def _relay_pieces(
     answer: WorkerConnection, reply: Reply, headers: RawHeaders, clock: Clock, began: Began
 ) -> Relayed:
     first_s: float | None = None
-    headers.append((b"content-length", b"%d" % (answer.length_bytes or 0)))
     while piece := await _piece(answer, reply):
         if first_s is None:
             first_s = clock()
             began(first_s)
-            reply.start(answer.status, headers)
+            reply.start(answer.status, headers, answer.length_bytes)
         reply.write(piece)
         if reply.full:
             await reply.drained()
@@ -190,7 +188,7 @@ async def _relay_events(
             if first_s is None:
                 first_s = last_s
                 began(first_s)
-                reply.start(answer.status, headers)
+                reply.start(answer.status, headers, None)
             write(ready)
         return reply.full
 

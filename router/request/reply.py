@@ -30,7 +30,10 @@ class Reply(Protocol):
         """Whether the client reads too slowly: `drained` should be awaited before more is written."""
         ...
 
-    def start(self, status: int, headers: RawHeaders) -> None: ...
+    def start(self, status: int, headers: RawHeaders, length_bytes: int | None, *, close: bool = False) -> None:
+        """`headers` name no length; None where it is not known yet. With `close` the answer ends the connection."""
+        ...
+
     def write(self, data: bytes) -> None: ...
     async def drained(self) -> None:
         """Wait until the client has taken most of what was written."""
@@ -49,14 +52,11 @@ def send_error(reply: Reply, error: RouterError, endpoint: str, request_id: Requ
         body = error.body()
         headers = [
             (b"content-type", b"application/json"),
-            (b"content-length", str(len(body)).encode()),
             (b"x-request-id", request_id.encode("latin-1")),
         ]
         if error.retry_after_s is not None:
             headers.append((b"retry-after", str(error.retry_after_s).encode()))
-        if error.closes:
-            headers.append((b"connection", b"close"))
-        reply.start(error.status, headers)
+        reply.start(error.status, headers, len(body), close=error.closes)
         reply.write(body)
         reply.finish()
     elif reply.event_stream:

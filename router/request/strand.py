@@ -50,16 +50,11 @@ class Gate:
 class Strand:
     """`ended` is called once, after the last line. An exception that leaves the coroutine is the loop's to report."""
 
-    __slots__ = ("_cancelling", "_coro", "_ended", "_error", "_gate", "_loop", "_running", "_waits", "done_")
+    __slots__ = ("_cancelling", "_coro", "_ended", "_error", "_gate", "_running", "_waits", "done_", "loop")
 
-    def __init__(
-        self,
-        coro: Coroutine[Any, Any, None],
-        loop: asyncio.AbstractEventLoop,
-        ended: Callable[[Strand], None] | None = None,
-    ) -> None:
-        self._coro = coro
-        self._loop = loop
+    def __init__(self, loop: asyncio.AbstractEventLoop, ended: Callable[[Strand], None] | None = None) -> None:
+        self.loop = loop
+        self._coro: Coroutine[Any, Any, None] | None = None
         self._ended = ended
         self._gate: Gate | None = None
         self._waits: asyncio.Future[Any] | None = None
@@ -68,12 +63,17 @@ class Strand:
         self._running = False
         self.done_ = False
 
+    def start(self, coro: Coroutine[Any, Any, None]) -> None:
+        """Run it until it waits for the first time, or ends. Call it once."""
+        self._coro = coro
+        self.resume()
+
     def resume(self) -> None:
-        """Run on until the coroutine waits again or ends. The first call starts it."""
+        """Run on until the coroutine waits again or ends."""
         if self._running:  # whoever has the news was called by this very coroutine: it looks before it waits
             return
         self._gate = None
-        loop = self._loop
+        loop = self.loop
         outer = _swap_current_task(loop, self)
         self._running = True
         try:
@@ -96,13 +96,15 @@ class Strand:
 
     def _run(self) -> None:
         """Up to the next wait. Raises StopIteration at the end."""
+        coro = self._coro
+        assert coro is not None
         while True:
             error = self._error
             if error is None:
-                waits = self._coro.send(None)
+                waits = coro.send(None)
             else:
                 self._error = None
-                waits = self._coro.throw(error)
+                waits = coro.throw(error)
             if self._error is not None:
                 continue  # cancelled while it ran
             if type(waits) is Gate:
@@ -110,7 +112,7 @@ class Strand:
                 self._gate = waits
                 return
             if waits is None:  # asyncio.sleep(0)
-                self._loop.call_soon(self._woken, None)
+                self.loop.call_soon(self._woken, None)
                 return
             if waits._asyncio_future_blocking:  # noqa: SLF001  the protocol between futures and tasks (asyncio.futures)
                 waits._asyncio_future_blocking = False  # noqa: SLF001
@@ -143,7 +145,7 @@ class Strand:
         if future is not None:
             future.remove_done_callback(self._woken)
             future.cancel()
-        self._loop.call_soon(self._thrown)
+        self.loop.call_soon(self._thrown)
         return True
 
     def _thrown(self) -> None:

@@ -25,6 +25,7 @@ HOP_BY_HOP = frozenset(
     )
 )  # fmt: skip
 """Headers that concern one connection only (RFC 9110, 7.6.1); never forwarded in either direction."""
+_NOT_HANDED_ON = HOP_BY_HOP | {b"content-length"}
 BUFFER_BYTES = 512 * 2**10
 """So much of an answer waits for a slow client, beside what the transport reads at a time (256 KiB)."""
 MAX_HEADER_BYTES = 256 * 2**10
@@ -54,8 +55,7 @@ class WorkerConnection(asyncio.Protocol):
         self._head_parsed = False
         self._until_close = False
         self._keep_alive = False
-        self._header_bytes = 0
-        self._hops: list[bytes] = []
+        self._head_bytes = 0
         self.used = False
         self.busy = False
         self.closed = False
@@ -68,6 +68,9 @@ class WorkerConnection(asyncio.Protocol):
         self.worker: Worker | None = None
         self.status = 0
         self.headers: RawHeaders = []
+        """Those to hand on: without the ones that concern this connection, and without a content-length."""
+        self.names: dict[bytes, bytes] = {}
+        """Every header by name, the last of those that came twice."""
         self.length_bytes: int | None = None
         self.streams = False
 
@@ -76,16 +79,9 @@ class WorkerConnection(asyncio.Protocol):
     def begin(self, worker: Worker, head: bytes, body: bytes, now_s: float) -> None:
         """Send a request."""
         self.worker = worker
-        self.status = 0
-        self.headers = []
-        self.length_bytes = None
-        self.streams = self.complete = self.began = self.heard = self._whole = False
-        self._head_parsed = self._until_close = self._keep_alive = False
-        self._error = None
-        self._sink = None
-        self._sink_full = False
-        self._sink_error = None
-        self._header_bytes = 0
+        self.complete = self.began = self.heard = self._whole = self._head_parsed = self._sink_full = False
+        self._error = self._sink_error = None
+        self._head_bytes = 0
         self.quiet_since_s = now_s
         self.busy = True
         transport = self._transport
@@ -102,7 +98,7 @@ class WorkerConnection(asyncio.Protocol):
         """
         while not self._head_parsed:
             if self._error is not None:
-                if self.used and self.closed and not self._header_bytes and type(self._error) is WorkerHungUp:
+                if self.used and self.closed and not self._head_bytes and type(self._error) is WorkerHungUp:
                     return False
                 raise self._error
             await self._gate
@@ -204,7 +200,8 @@ class WorkerConnection(asyncio.Protocol):
     @property
     def retry_after(self) -> str | None:
         """What the worker's Retry-After header says."""
-        return next((value.decode("latin-1") for name, value in self.headers if name == b"retry-after"), None)
+        value = self.names.get(b"retry-after")
+        return None if value is None else value.decode("latin-1")
 
     @property
     def reusable(self) -> bool:
@@ -234,6 +231,11 @@ class WorkerConnection(asyncio.Protocol):
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
             self.fail(self._hung_up(f"answered with what is not HTTP/1.1 ({error})"))
+            return
+        if not self._head_parsed:
+            self._head_bytes += len(data)
+            if self._head_bytes > MAX_HEADER_BYTES:
+                self.fail(self._hung_up("answered with too many bytes of headers"))
             return
         if self._pieces:
             self.began = True
@@ -281,44 +283,36 @@ class WorkerConnection(asyncio.Protocol):
     def on_message_begin(self) -> None:
         if self.complete:
             raise ValueError("a second answer")
-        self._until_close = True
-        self._hops.clear()
+        self.headers = []
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        name = name.lower()
-        self._header_bytes += len(name) + len(value)
-        if self._header_bytes > MAX_HEADER_BYTES:
-            raise ValueError("its headers are too large")
-        if name == b"content-length":
-            self.length_bytes = int(value)
-            self._until_close = False
-        elif name in HOP_BY_HOP:
-            if name == b"transfer-encoding":
-                self._until_close = False
-            elif name == b"connection":
-                self._hops += [option.strip().lower() for option in value.split(b",")]
-        elif self._head_parsed:
-            pass  # a trailer
-        else:
-            if name == b"content-type":
-                self.streams = value[:17].lower() == b"text/event-stream"
-            self.headers.append((name, value))
+        if not self._head_parsed:  # else a trailer
+            self.headers.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:
         status = self._parser.get_status_code()
         if status < 200:
             return
-        if status in (204, 304):
-            self._until_close = False
-        if self._hops:
-            self.headers = [each for each in self.headers if each[0] not in self._hops]
+        names = self.names = dict(self.headers)
+        length, kind = names.get(b"content-length"), names.get(b"content-type")
+        self.length_bytes = None if length is None else int(length)
+        self._until_close = length is None and b"transfer-encoding" not in names and status not in (204, 304)
+        self.streams = kind is not None and kind[:17].lower() == b"text/event-stream"
+        dropped = _NOT_HANDED_ON
+        if b"connection" in names:
+            dropped = dropped | connection_options(self.headers)
+        self.headers = [each for each in self.headers if each[0] not in dropped]
         self.status = status
         self._head_parsed = True
 
     def on_message_complete(self) -> None:
         if not self._head_parsed:  # 100 Continue, 103 Early Hints
-            self.headers.clear()
-            self.length_bytes = None
             return
         self.complete = True
         self._keep_alive = self._parser.should_keep_alive()
+
+
+def connection_options(headers: RawHeaders) -> frozenset[bytes]:
+    """Header names that Connection headers declare to concern one connection only."""
+    listed = [value for name, value in headers if name == b"connection"]
+    return frozenset(option.strip().lower() for value in listed for option in value.split(b","))

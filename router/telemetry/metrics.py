@@ -177,8 +177,8 @@ class _Child:
         tokens = outcome.cached_tokens
         if tokens is not None:
             match_tokens = decision.match_tokens
-            self._cached.value += tokens if tokens > 0 else 0
-            self._expected.value += match_tokens if match_tokens > 0.0 else 0.0
+            self._cached.value += max(0, tokens)
+            self._expected.value += max(0.0, match_tokens)
 
 
 class _ErrorSeries:

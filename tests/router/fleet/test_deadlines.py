@@ -22,9 +22,9 @@ async def test_each_is_called_off_when_it_is_due_and_what_has_ended_is_not() -> 
     deadlines = Deadlines(told)
     first, ended, second, third = (CallOff(task) for _ in range(4))
     for call_off in (first, ended, second):
-        deadlines.begin(call_off, 0.02)
+        deadlines.begin(call_off, 0.02, asyncio.get_running_loop())
     deadlines.end(ended)
-    deadlines.begin(third, 0.05)
+    deadlines.begin(third, 0.05, asyncio.get_running_loop())
     async with asyncio.timeout(20):
         await done.wait()
 
@@ -37,8 +37,8 @@ async def test_a_shorter_limit_than_before_is_kept_too() -> None:
     task = asyncio.current_task()
     assert task is not None
     long, short = CallOff(task), CallOff(task)
-    deadlines.begin(long, 3600.0)
-    deadlines.begin(short, 0.01)
+    deadlines.begin(long, 3600.0, asyncio.get_running_loop())
+    deadlines.begin(short, 0.01, asyncio.get_running_loop())
     async with asyncio.timeout(20):
         await late.wait()
     deadlines.end(long)

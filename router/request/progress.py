@@ -1,0 +1,58 @@
+"""One model call as it came in, and what is known of it so far. Made by endpoints and dispatch; read by record.
+
+Not here: what is kept of it once it has ended (types.Outcome).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from router.errors import RouterError
+from router.fleet.call_off import CallOff
+from router.quick import quick
+from router.request.exact import ExactMatch
+from router.request.parse import ParsedRequest
+from router.request.relay import Relayed
+from router.request.reply import RawHeaders, Reply
+from router.types import ArmName, Decision, RequestId, RoutingRequest, TraceContext, WorkerId
+
+
+@quick
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RawRequest:
+    """One model call as it came in. `target` is path and query as sent; `headers` have lower-case names."""
+
+    request_id: RequestId
+    endpoint: str
+    target: str
+    headers: RawHeaders
+    named_headers: Mapping[str, str]
+    body: bytes
+    at_s: float
+    trace: TraceContext | None = None
+
+
+class Progress:
+    """One request on its way, from its dispatch to its record. Written by dispatch only."""
+
+    policy_name: str | None = None
+    arm: ArmName | None = None
+    spilled = False
+    exact: ExactMatch | None = None
+    decision: Decision | None = None
+    decision_s = 0.0
+    dispatched_s: float | None = None
+    result: Relayed | None = None
+    error: RouterError | None = None
+    request: RoutingRequest | None = None
+    home: str | None = None
+    """The server that has what this request continues."""
+    parsed: ParsedRequest
+
+    def __init__(self, raw: RawRequest, reply: Reply, call_off: CallOff) -> None:
+        self.raw = raw
+        self.reply = reply
+        self.call_off = call_off
+        self.tried: list[WorkerId] = []
+        """One entry per attempt."""
