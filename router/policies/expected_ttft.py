@@ -296,14 +296,14 @@ class ExpectedTtft:
 
     def _note_wanted(self, blocks: Sequence[int]) -> None:
         """Was something evicted, and held nowhere else, that this prompt asks for again?"""
-        caches = [book.cache for book in self._books.values() if book.cache.evicted or book.cache.unwanted]
-        if not caches:
+        evicting = [book.cache for book in self._books.values() if book.cache.evicted or book.cache.unwanted]
+        if not evicting:
             return
         depth = max([book.cache.image.match(blocks) for book in self._books.values()])
-        for cache in caches:
-            gone = cache.asked_again(blocks[depth]) if depth < len(blocks) else None
-            if gone is not None:
-                self._wanted.learn(gone[0], self._now_s - gone[1], again=True)
+        for cache in evicting:
+            if depth < len(blocks) and blocks[depth] in cache.evicted:
+                tokens, used_s = cache.asked_again(blocks[depth])
+                self._wanted.learn(tokens, self._now_s - used_s, again=True)
             while cache.unwanted:
                 tokens, used_s = cache.unwanted.pop()
                 self._wanted.learn(tokens, self._now_s - used_s, again=False)

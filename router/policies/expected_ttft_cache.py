@@ -72,11 +72,10 @@ class CacheBelief:
         found = self.image.match(blocks)
         return found < len(blocks) and blocks[found] in self.evicted
 
-    def asked_again(self, block: int) -> tuple[float, float] | None:
-        """Whether an entry that starts here was evicted: its tokens and the time of its last use. It is forgotten."""
-        gone = self.evicted.pop(block, None)
-        if gone is not None:
-            self._evicted_tokens -= gone[0]
+    def asked_again(self, block: int) -> tuple[float, float]:
+        """Tokens and time of the last use of an evicted entry, which starts with this block. It is forgotten."""
+        gone = self.evicted.pop(block)
+        self._evicted_tokens -= gone[0]
         return gone
 
     def _resize(self, *, shrink: bool | None) -> None:
@@ -92,7 +91,8 @@ class CacheBelief:
     def _note_eviction(self, entry: Entry) -> None:
         """Remember what went, for about two more turnovers of the cache, to see whether it is asked for again."""
         block = entry.blocks[entry.first - entry.base]
-        self.asked_again(block)
+        if block in self.evicted:
+            self.asked_again(block)
         tokens = entry.tokens
         self.evicted[block] = (tokens, entry.used_s)
         self._evicted_tokens += tokens

@@ -55,23 +55,27 @@ class Wanted:
     """Start of the share, and how many tokens of evidence it weighs."""
     MOST_TOKENS = 2e7
     """Evidence beyond this is old: it is halved."""
+    NEWS = 0.01
+    """Shares are worked out again when so much of the evidence is new."""
 
     def __init__(self) -> None:
         self._again = [0.0] * self.BUCKETS
         self._never = [0.0] * self.BUCKETS
         self._total = 0.0
-        self._shares: list[float] | None = None
+        self._since = 0.0  # evidence since the shares were worked out
+        self._shares = self._worked_out()
 
     def share(self, age_s: float) -> float:
         """For tokens last used `age_s` ago."""
-        if self._shares is None:
+        if self._since > self.NEWS * (self._total + self.PRIOR_TOKENS):
             self._shares = self._worked_out()
+            self._since = 0.0
         return self._shares[self._bucket(age_s)]
 
     def learn(self, tokens: float, age_s: float, *, again: bool) -> None:
         (self._again if again else self._never)[self._bucket(age_s)] += tokens
         self._total += tokens
-        self._shares = None
+        self._since += tokens
         if self._total > self.MOST_TOKENS:
             self._again = [value / 2 for value in self._again]
             self._never = [value / 2 for value in self._never]

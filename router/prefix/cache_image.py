@@ -12,8 +12,8 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from itertools import repeat
+from typing import NamedTuple
 
 LEAST_ENTRY_TOKENS = 16.0
 """A prompt counts for at least this much, so that a bound in tokens also bounds how many prompts are kept."""
@@ -55,8 +55,7 @@ class Entry:
         return max(tokens, LEAST_ENTRY_TOKENS)
 
 
-@dataclass(frozen=True, slots=True)
-class Use:
+class Use(NamedTuple):
     """What a use found: leading `found_blocks`, and when stretches of them were used before, as (depth where the
     stretch ends, tick, time), shallowest first. The tick is 0 for what a request in flight holds.
     """
