@@ -134,11 +134,13 @@ async def upstream(
     """An upstream for the time of a block; https with `tls`."""
     made = Upstream(model=model) if script is None else Upstream(script=script, model=model)
     handlers: set[asyncio.Task[None]] = set()
+    transports: set[asyncio.WriteTransport] = set()
 
     def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.ensure_future(made.serve(reader, writer))
         handlers.add(task)
         task.add_done_callback(handlers.discard)
+        transports.add(writer.transport)
 
     server = await asyncio.start_server(connected, "127.0.0.1", 0, ssl=tls)
 
@@ -151,7 +153,11 @@ async def upstream(
     try:
         yield made
     finally:
+        while accepting := [task for task in asyncio.all_tasks() if "_accept_connection" in repr(task.get_coro())]:
+            await asyncio.wait(accepting)  # asyncio loses a connection whose server closes before it is made
         server.close()
+        for transport in transports:
+            transport.abort()  # one that still has to send would stay open, as would one whose handler never began
         for task in list(handlers):
             task.cancel()
         await asyncio.gather(*handlers, return_exceptions=True)
@@ -223,6 +229,8 @@ async def running(
         server.should_exit = True
         await task
         listener.close()
+        for connection in list(server.server_state.connections):
+            connection.transport.abort()  # its client reads nothing
     async with asyncio.timeout(DEADLINE_S):
         while left := {each for each in asyncio.all_tasks() - before if "Upstream.serve" not in repr(each)}:
             await asyncio.wait(left, timeout=0.1)

@@ -143,6 +143,11 @@ class Connection(asyncio.Protocol):
         elif self._transport is not None:
             self._transport.close()
 
+    def abort(self) -> None:
+        """Close now, whatever has not been sent: a client that does not read would keep it open."""
+        if self._transport is not None:
+            self._transport.abort()
+
     def throttle(self, bytes_per_s: float) -> None:
         if self._transport is not None and self._pipe is None:
             self._pipe = _SlowPipe(self._transport, bytes_per_s)

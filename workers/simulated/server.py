@@ -100,7 +100,7 @@ class Server:
         """Stops listening, drops every connection, ends every task."""
         self.refuse()
         for connection in list(self._connections):
-            connection.close()
+            connection.abort()
         for task in self._tasks:
             task.cancel()
         for publisher in self._publishers:
