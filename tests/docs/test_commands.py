@@ -29,13 +29,14 @@ PROGRAMS = ("bash", "curl", "locust", "make", "pytest", "python", "sed", "triewa
 SERVERS = {"serve": (8080, "/ready"), "up": (8080, "/ready"), "simulate": (30_000, "/v1/models")}
 """Commands that run until Ctrl-C, the port each listens on unless it says so, and what answers once it is ready."""
 SMALLER = {
+    "trieway loadtest quick --out": "--sessions 3 --repetitions 1 --policy round_robin --worker-url http://127.0.0.1:30000",
     "trieway loadtest quick": "--sessions 3 --repetitions 1 --policy round_robin",
     "trieway loadtest chat": "--sessions 3 --repetitions 1",
     "trieway loadtest run": "--sessions 3",
     "trieway loadtest goodput": "--sessions 3 --policy round_robin",
-    "trieway loadtest workload rag": "--sessions 2 --policy round_robin",
+    "trieway loadtest workload rag": "--sessions 2 --policy round_robin --workers 1",
     "trieway loadtest workload": "--sessions 2",
-    "trieway demo radix --plot": "--questions 2 --document-tokens 1000 --workers 2",
+    "trieway demo radix --plot": "--questions 2 --document-tokens 1000 --workers 1",
     "trieway demo radix": "--questions 2 --document-tokens 1000",
     "locust -f loadtests/locustfile.py": "--headless -u 2 -r 2 -t 2s --think-scale 0.1",
     "locust -f loadtests/locustfile_open.py": "--sessions 2 --sessions-per-s 20",
