@@ -8,12 +8,10 @@ Not here: eligibility (fleet), retries (dispatch). The worth of each term: docs/
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from math import inf, isfinite
 from random import Random
-from typing import Any
 
-from router.policies import expected_ttft_saved as saved
 from router.policies.expected_ttft_config import ExpectedTtftConfig
 from router.policies.expected_ttft_forecast import Forecast
 from router.policies.expected_ttft_learned import TokenScale, Wanted
@@ -204,24 +202,6 @@ class ExpectedTtft:
             answer_tokens = limit if limit > 0 else 0.0
         ratio = self._ratio(request)
         return Demand(request, key.block_tokens * ratio, max(1.0, key.prompt_tokens * ratio), answer_tokens)
-
-    # -- over a restart ------------------------------------------------------------------------------------------
-
-    def dump(self, now_s: float) -> dict[str, Any]:
-        """What it has learned, less the requests in flight."""
-        return saved.dump(self._books, self._scale, self._wanted, self._answer_tokens, now_s)
-
-    def load(self, state: dict[str, Any], now_s: float, workers: Collection[WorkerId]) -> None:
-        """Take up what `dump` made, before the first request. Raises ValueError for anything else, and is as before."""
-        scale, wanted = TokenScale(), Wanted()
-
-        def new_book(worker: WorkerId) -> WorkerBook:
-            return WorkerBook(worker, self._config, wanted)
-
-        found, answer_tokens = saved.load(state, workers, new_book, scale, wanted, now_s)
-        self._scale, self._wanted, self._answer_tokens = scale, wanted, answer_tokens
-        self._books = {worker: found.get(worker) or new_book(worker) for worker in (*self._books, *found)}
-        self._blank = new_book(WorkerId(""))
 
     # -- learning ------------------------------------------------------------------------------------------------
 

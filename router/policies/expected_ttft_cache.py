@@ -59,19 +59,6 @@ class CacheBelief:
         elif evicted_before and cached_tokens > expected_tokens + slack_tokens:
             self._resize(shrink=False)
 
-    def dump_size(self) -> list[float | bool]:
-        """What is believed of its size: tokens, factor, whether the worker reports its size, and cached tokens."""
-        return [self._base_capacity, self._factor, self._reported_capacity, self.reports_cache]
-
-    def load_size(self, saved: Sequence[float | bool]) -> None:
-        """Take up what `dump_size` made. Raises ValueError or TypeError for anything else."""
-        tokens, factor, reported, reports_cache = saved
-        if not (LEAST_TOKENS <= tokens <= MOST_TOKENS and 0.01 <= factor <= 100.0):
-            raise ValueError("no size of a cache")
-        self._base_capacity, self._factor = float(tokens), float(factor)
-        self._reported_capacity, self.reports_cache = bool(reported), bool(reports_cache)
-        self._resize(shrink=None)
-
     def clear(self) -> None:
         """The worker's cache is empty."""
         self.image.clear()

@@ -4,7 +4,6 @@ evicted is asked for again. Arithmetic; called by expected_ttft only.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
 from math import exp, log
 
 LONGEST_AGE_S = 600_000.0
@@ -42,17 +41,6 @@ class TokenScale:
         self._logs[model] = known
         self._ratios[model] = exp(known)
         return ratio
-
-    def dump(self) -> list[tuple[str | None, float]]:
-        """Model and logarithm of its ratio."""
-        return list(self._logs.items())
-
-    def load(self, saved: Iterable[tuple[str | None, float]]) -> None:
-        """Take up what `dump` made. Raises ValueError or TypeError for anything else."""
-        for model, ratio in saved:
-            if not (model is None or isinstance(model, str)) or not -3.0 <= ratio <= 3.0:
-                raise ValueError("no ratio of a model")
-            self._logs[model], self._ratios[model] = ratio, exp(ratio)
 
 
 class Wanted:
@@ -92,18 +80,6 @@ class Wanted:
             self._again = [value / 2 for value in self._again]
             self._never = [value / 2 for value in self._never]
             self._total /= 2
-
-    def dump(self) -> list[list[float]]:
-        """Tokens asked for again and never, by octave."""
-        return [self._again, self._never]
-
-    def load(self, saved: Sequence[Sequence[float]]) -> None:
-        """Take up what `dump` made. Raises ValueError or TypeError for anything else."""
-        again, never = ([float(tokens) for tokens in row] for row in saved)
-        if {len(again), len(never)} != {self.BUCKETS} or not all(0.0 <= one <= 1e12 for one in (*again, *never)):
-            raise ValueError("no tokens by octave")
-        self._again, self._never, self._total, self._since = again, never, sum(again) + sum(never), 0.0
-        self._shares = self._worked_out()
 
     def _worked_out(self) -> list[float]:
         again, never = self.PRIOR * self.PRIOR_TOKENS, (1 - self.PRIOR) * self.PRIOR_TOKENS

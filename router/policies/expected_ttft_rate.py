@@ -71,11 +71,6 @@ class PrefillRate:
             logs = (step, token, pair, context)
         self.set(logs)
 
-    @property
-    def logs(self) -> Costs:
-        """What `set` takes."""
-        return self._logs
-
     def set(self, logs: Costs) -> None:
         """The logarithms of the costs, in multiples of where learning starts."""
         self._logs = logs

@@ -11,9 +11,9 @@ holds.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from itertools import repeat
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 LEAST_ENTRY_TOKENS = 16.0
 """A prompt counts for at least this much, so that a bound in tokens also bounds how many prompts are kept."""
@@ -181,37 +181,6 @@ class CacheImage:
         self._owner.clear()
         self._recent.clear()
         self.size_tokens = self.held_tokens = 0.0
-
-    def dump(self, now_s: float) -> list[list[Any]]:
-        """Every prompt as far as it is computed, least recently used first: depth of its first own block, tokens of a
-        block and of its tail, seconds since its last use, its own blocks. Nothing of them is held.
-        """
-        rows: list[list[Any]] = []
-        for entry in (*self._recent.values(), *self._held):
-            end = entry.known if entry.held else entry.end
-            own = entry.blocks[entry.first - entry.base : max(0, end - entry.base)]
-            if entry.stored and own:
-                tail_tokens = 0.0 if entry.held else entry.tail_tokens
-                rows.append([entry.first, entry.block_tokens, tail_tokens, max(0.0, now_s - entry.used_s), list(own)])
-        return rows
-
-    def load(self, rows: Iterable[Sequence[Any]], now_s: float) -> None:
-        """Take up what `dump` made; only while empty. Raises ValueError or TypeError for anything else."""
-        for first, block_tokens, tail_tokens, age_s, blocks in rows:
-            numbers = (first, block_tokens, tail_tokens, age_s)
-            if not all(type(each) in (int, float) and 0 <= each < 1e12 for each in numbers) or type(first) is not int:
-                raise ValueError("a prompt's figures are none")
-            if not blocks or not all(type(block) is int for block in blocks):
-                raise ValueError("a block is not a number")
-            entry = Entry(blocks, float(block_tokens), float(tail_tokens))
-            entry.base = entry.first = first
-            entry.known, entry.held, entry.stored, entry.used_s = entry.end, False, True, now_s - age_s
-            self._tick += 1
-            entry.used_at = self._tick
-            self._recent[self._tick] = entry
-            self._owner.update(zip(blocks, repeat(entry)))
-            self._count(entry)
-        self._shrink()
 
     def locked(self, blocks: Sequence[int], found: int) -> int:
         """Of the `found` leading blocks that are here, how many no eviction can take now. Reads only; O(log found)."""
