@@ -95,7 +95,7 @@ class RouterProtocol(HttpToolsProtocol):
 
     def pause_writing(self) -> None:
         if isinstance(self._active, ModelCall):
-            self._active.paused = True
+            self._active.full = True
         super().pause_writing()
 
     def resume_writing(self) -> None:
@@ -158,7 +158,7 @@ class RouterProtocol(HttpToolsProtocol):
         self.cycle = call  # type: ignore[assignment]
         if before is None or before.response_complete:
             self._active = call
-            call.paused = self.flow.write_paused
+            call.full = self.flow.write_paused
             if call.refused is not None or call.expects:
                 call.take_turn()
         else:
@@ -227,7 +227,7 @@ class RouterProtocol(HttpToolsProtocol):
                     self.flow.resume_reading()  # the rest of its body may be yet to come
                 if isinstance(cycle, ModelCall):
                     self._active = cycle
-                    cycle.paused = self.flow.write_paused
+                    cycle.full = self.flow.write_paused
                     cycle.take_turn()
                 else:
                     self._start_asgi_task(cycle, app)

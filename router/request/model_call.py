@@ -40,7 +40,7 @@ class ModelCall:
     more_body = True
     refused: RouterError | None = None
     drained_bytes = 0
-    paused = False
+    full = False
     disconnected = False
     response_complete = False
     started = False
@@ -134,6 +134,7 @@ class ModelCall:
     def client_left(self) -> None:
         """The connection is gone."""
         self.disconnected = True
+        self.full = False
         if self._strand is not None:
             self._strand.cancel(LEFT)
 
@@ -188,31 +189,25 @@ class ModelCall:
         if self.disconnected or not data:
             return
         head, transport = self._head, self._transport
-        if self._chunked:
-            head = b"%b%x\r\n" % (head, len(data))
-            if len(data) <= JOIN_BYTES:
-                transport.write(b"%b%b\r\n" % (head, data))
-            else:
-                transport.writelines((head, data, b"\r\n"))
-        elif len(data) <= JOIN_BYTES:
-            transport.write(head + data if head else data)
-        else:
-            transport.writelines((head, data) if head else (data,))
+        if not head and self._chunked and len(data) <= JOIN_BYTES:  # an event of a stream
+            transport.write(b"%x\r\n%b\r\n" % (len(data), data))
+            return
         self._head = b""
-
-    @property
-    def full(self) -> bool:
-        return self.paused and not self.disconnected
+        pieces = (b"%b%x\r\n" % (head, len(data)), data, b"\r\n") if self._chunked else (head, data)
+        if len(data) <= JOIN_BYTES:
+            transport.write(b"".join(pieces))
+        else:
+            transport.writelines(pieces)
 
     async def drained(self) -> None:
         gate = self._gate = Gate()
-        while self.paused and not self.disconnected:
+        while self.full:
             await gate
         self._gate = None
 
     def client_reads(self) -> None:
         """The client has taken most of what was written."""
-        self.paused = False
+        self.full = False
         if self._gate is not None:
             self._gate.open()
 

@@ -51,37 +51,40 @@ _USAGE = b'"usage":{'
 
 
 class EventStream:
-    """Frames and accounts one stream of server-sent events; `feed` costs two scans of the piece.
+    """Frames and accounts one stream of server-sent events; `feed` costs one scan of the piece.
 
-    With `hide_usage` the chunk that tells usage is read and kept from the client, who did not ask for it; a third scan.
+    With `hide_usage` the chunk that tells usage is read and kept from the client, who did not ask for it: another scan.
     """
 
     def __init__(self, endpoint: str, *, hide_usage: bool = False) -> None:
         self._endpoint = endpoint
-        self._marks = END_MARKS.get(endpoint)
         self._hide_usage = hide_usage
         self._hidden = b""
         self._held = b""
         self._head = b""
         self._recent: deque[bytes] = deque(maxlen=USAGE_EVENTS)
         self.events = 0
-        self.ended = False
 
     def feed(self, piece: bytes) -> bytes:
         """What may be sent now: all events that are complete. b"" when none is."""
-        data = self._held + piece if self._held else piece
-        if data.endswith(b"\n\n"):
-            self._held = b""
-        else:
-            cut = max(data.rfind(b"\n\n") + 2, data.rfind(b"\r\n\r\n") + 4)
-            if cut < 4:
-                cut = len(data) if len(data) > MAX_EVENT_BYTES else 0
-            data, self._held = data[:cut], data[cut:]
-        if self._hide_usage and _USAGE in data:
-            data = self._without_usage(data)
-        if data:
-            self._account(data)
-        return data
+        if self._held or piece[-2:] != b"\n\n":
+            piece = self._complete(piece)
+        if self._hide_usage and _USAGE in piece:
+            piece = self._without_usage(piece)
+        if piece:
+            self.events += piece.count(b"\n\n") or piece.count(b"\r\n\r\n")
+            self._recent.append(piece)
+            if not self._head:
+                self._head = piece
+        return piece
+
+    @property
+    def ended(self) -> bool:
+        """Whether its last event was there."""
+        marks = END_MARKS.get(self._endpoint)
+        if marks is not None:
+            return any(mark in piece for piece in self._recent for mark in marks)
+        return bool(self._recent) and self._recent[-1].endswith((b"data: [DONE]\n\n", b"data: [DONE]\r\n\r\n"))
 
     def response_id(self) -> str | None:
         return response_id_of(self._head) if self._endpoint == RESPONSES else None
@@ -97,15 +100,14 @@ class EventStream:
         self._hidden = b"\n\n".join(event for event in events if _USAGE in event and is_usage_chunk(event))
         return b"\n\n".join(shown)
 
-    def _account(self, data: bytes) -> None:
-        self.events += data.count(b"\n\n") or data.count(b"\r\n\r\n")
-        if not self._head:
-            self._head = data
-        self._recent.append(data)
-        if self._marks is None:
-            self.ended = data.endswith((b"data: [DONE]\n\n", b"data: [DONE]\r\n\r\n"))
-        elif any(mark in data for mark in self._marks):
-            self.ended = True
+    def _complete(self, piece: bytes) -> bytes:
+        """The events that this piece completes; what follows them is held back."""
+        data = self._held + piece
+        cut = max(data.rfind(b"\n\n") + 2, data.rfind(b"\r\n\r\n") + 4)
+        if cut < 4:
+            cut = len(data) if len(data) > MAX_EVENT_BYTES else 0
+        self._held = data[cut:]
+        return data[:cut]
 
 
 END_MARKS: dict[str, tuple[bytes, ...]] = {

@@ -237,12 +237,15 @@ class WorkerConnection(asyncio.Protocol):
             if self._head_bytes > MAX_HEADER_BYTES:
                 self.fail(self._hung_up("answered with too many bytes of headers"))
             return
-        if self._pieces:
+        pieces = self._pieces
+        if pieces:
             self.began = True
             sink = self._sink
             if sink is not None and not self._paused:
+                data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+                pieces.clear()
                 try:
-                    self._sink_full = self._hand_on(sink)
+                    self._sink_full = sink(data)
                 except Exception as error:  # noqa: BLE001  whoever pours hears of it
                     self._sink_error = error
                 if self._sink_full:
