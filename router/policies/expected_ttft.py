@@ -8,14 +8,18 @@ Not here: eligibility (fleet), retries (dispatch). The worth of each term: docs/
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from math import inf, isfinite
 from random import Random
+from typing import Any
+
+import msgspec
 
 from router.policies.expected_ttft_config import ExpectedTtftConfig
 from router.policies.expected_ttft_forecast import Forecast
 from router.policies.expected_ttft_learned import TokenScale, Wanted
 from router.policies.expected_ttft_rate import SETTLED
+from router.policies.expected_ttft_state import Saved, saved_policy, take_up, take_up_shares
 from router.policies.expected_ttft_worker import Booking, Demand, Weighed, WorkerBook
 from router.prefix.cache_image import CacheImage
 from router.types import (
@@ -202,6 +206,27 @@ class ExpectedTtft:
             answer_tokens = limit if limit > 0 else 0.0
         ratio = self._ratio(request)
         return Demand(request, key.block_tokens * ratio, max(1.0, key.prompt_tokens * ratio), answer_tokens)
+
+    # -- over a restart ------------------------------------------------------------------------------------------
+
+    def dump(self, now_s: float) -> dict[str, Any]:
+        """What was learned, but for what is under way."""
+        books = list(self._books.items())
+        saved = saved_policy(books, self._scale, self._wanted, self._answer_tokens, now_s)
+        made: dict[str, Any] = msgspec.to_builtins(saved)
+        return made
+
+    def load(self, state: dict[str, Any], now_s: float, workers: Collection[WorkerId]) -> None:
+        """Take up what `dump` made, for these workers. Raises ValueError for anything else, and then takes nothing."""
+        saved = msgspec.convert(state, Saved)
+        books = {worker: self._new_book(worker) for worker in workers if worker in saved.workers}
+        for worker, book in books.items():
+            take_up(book, saved.workers[worker], now_s)
+        for worker in books:
+            self._left(worker)
+        self._books.update(books)
+        take_up_shares(self._scale, self._wanted, saved)
+        self._answer_tokens = saved.answer_tokens
 
     # -- learning ------------------------------------------------------------------------------------------------
 

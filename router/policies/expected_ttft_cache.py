@@ -21,8 +21,8 @@ class CacheBelief:
     """One worker's. `capacity_tokens` is where learning starts until the worker reports its own."""
 
     __slots__ = (
-        "_base_capacity", "_evicted_tokens", "_factor", "_reported_capacity", "evicted", "image", "reports_cache",
-        "unwanted",
+        "_evicted_tokens", "base_capacity_tokens", "capacity_is_reported", "evicted", "factor", "image",
+        "reports_cache", "unwanted",
     )  # fmt: skip
 
     def __init__(self, capacity_tokens: float, capacity_blocks: int) -> None:
@@ -31,17 +31,24 @@ class CacheBelief:
         self._evicted_tokens = 0.0
         self.unwanted: list[tuple[float, float]] = []  # tokens and times of what nobody asked for; the policy takes it
         self.reports_cache = False
-        self._reported_capacity = False
-        self._base_capacity = capacity_tokens
-        self._factor = 1.0
+        self.capacity_is_reported = False
+        self.base_capacity_tokens = capacity_tokens
+        self.factor = 1.0
 
     def capacity_reported(self, tokens: int) -> None:
         """The worker's own figure; absurd ones are not taken."""
-        if LEAST_TOKENS <= tokens <= MOST_TOKENS and tokens != self._base_capacity:
-            self._base_capacity = float(tokens)
-            self._factor = min(self._factor, 1.0) if self._reported_capacity else 1.0
-            self._reported_capacity = True
+        if LEAST_TOKENS <= tokens <= MOST_TOKENS and tokens != self.base_capacity_tokens:
+            self.base_capacity_tokens = float(tokens)
+            self.factor = min(self.factor, 1.0) if self.capacity_is_reported else 1.0
+            self.capacity_is_reported = True
             self._resize(shrink=None)
+
+    def set_capacity(self, tokens: float, factor: float, *, reported: bool) -> None:
+        """What was believed before a restart: the worker's own figure or our guess, and how much of it is seen."""
+        self.base_capacity_tokens = tokens
+        self.factor = factor
+        self.capacity_is_reported = reported
+        self._resize(shrink=None)
 
     def cached_reported(
         self, use: Use, cached_tokens: float, expected_tokens: float, block_tokens: float, slack_tokens: float,
@@ -79,14 +86,14 @@ class CacheBelief:
         return gone
 
     def _resize(self, *, shrink: bool | None) -> None:
-        low, high = (0.5, 1.2) if self._reported_capacity else (0.02, 50.0)
+        low, high = (0.5, 1.2) if self.capacity_is_reported else (0.02, 50.0)
         if shrink is not None:
-            self._factor *= 0.97 if shrink else 1.03
-        if shrink and not self._reported_capacity and self.image.size_tokens > 0.0:
-            target = self.image.size_tokens / self._base_capacity
-            self._factor -= 0.3 * max(0.0, self._factor - target)
-        self._factor = max(low, min(high, self._factor))
-        self.image.capacity_tokens = self._base_capacity * self._factor
+            self.factor *= 0.97 if shrink else 1.03
+        if shrink and not self.capacity_is_reported and self.image.size_tokens > 0.0:
+            target = self.image.size_tokens / self.base_capacity_tokens
+            self.factor -= 0.3 * max(0.0, self.factor - target)
+        self.factor = max(low, min(high, self.factor))
+        self.image.capacity_tokens = self.base_capacity_tokens * self.factor
 
     def _note_eviction(self, entry: Entry) -> None:
         """Remember what went, for about two more turnovers of the cache, to see whether it is asked for again."""

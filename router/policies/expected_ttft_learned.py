@@ -4,6 +4,7 @@ evicted is asked for again. Arithmetic; called by expected_ttft only.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from math import exp, log
 
 LONGEST_AGE_S = 600_000.0
@@ -23,6 +24,15 @@ class TokenScale:
 
     def of(self, model: str | None) -> float:
         return self._ratios.get(model, 1.0)
+
+    def logs(self) -> list[tuple[str | None, float]]:
+        """What `restore` takes."""
+        return list(self._logs.items())
+
+    def restore(self, logs: Iterable[tuple[str | None, float]]) -> None:
+        """Take up what another one has learned."""
+        self._logs = dict(logs)
+        self._ratios = {model: exp(value) for model, value in self._logs.items()}
 
     def learn(self, model: str | None, estimated: float, reported: int | None) -> float:
         """Learns from one prompt, and returns that prompt's own ratio; the model's where nothing usable is reported."""
@@ -59,8 +69,8 @@ class Wanted:
     """Shares are worked out again when so much of the evidence is new."""
 
     def __init__(self) -> None:
-        self._again = [0.0] * self.BUCKETS
-        self._never = [0.0] * self.BUCKETS
+        self.again = [0.0] * self.BUCKETS
+        self.never = [0.0] * self.BUCKETS
         self._total = 0.0
         self._since = 0.0  # evidence since the shares were worked out
         self._shares = self._worked_out()
@@ -73,18 +83,25 @@ class Wanted:
         return self._shares[self._bucket(age_s)]
 
     def learn(self, tokens: float, age_s: float, *, again: bool) -> None:
-        (self._again if again else self._never)[self._bucket(age_s)] += tokens
+        (self.again if again else self.never)[self._bucket(age_s)] += tokens
         self._total += tokens
         self._since += tokens
         if self._total > self.MOST_TOKENS:
-            self._again = [value / 2 for value in self._again]
-            self._never = [value / 2 for value in self._never]
+            self.again = [value / 2 for value in self.again]
+            self.never = [value / 2 for value in self.never]
             self._total /= 2
+
+    def restore(self, again: Sequence[float], never: Sequence[float]) -> None:
+        """Take up what another one has learned: evidence per bucket, in tokens."""
+        self.again, self.never = list(again), list(never)
+        self._total = sum(again) + sum(never)
+        self._since = 0.0
+        self._shares = self._worked_out()
 
     def _worked_out(self) -> list[float]:
         again, never = self.PRIOR * self.PRIOR_TOKENS, (1 - self.PRIOR) * self.PRIOR_TOKENS
         shares = []
-        for more, none in zip(reversed(self._again), reversed(self._never), strict=True):
+        for more, none in zip(reversed(self.again), reversed(self.never), strict=True):
             # Of those used again in this bucket, half were still to come in its middle.
             never += none
             shares.append((again + more / 2) / (again + more / 2 + never))

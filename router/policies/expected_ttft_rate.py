@@ -14,7 +14,7 @@ RANGE = 100.0
 
 SETTLED = 8
 """Observations until a rate is near enough to be compared with another's; each may move it far until then."""
-_BOUND = log(RANGE)
+BOUND = log(RANGE)
 
 Costs = tuple[float, float, float, float]
 
@@ -26,11 +26,11 @@ class PrefillRate:
     per cent at most, whatever it says: outliers, of which waiting in disguise is the usual one, hardly matter.
     """
 
-    __slots__ = ("_logs", "costs", "observations")
+    __slots__ = ("costs", "logs", "observations")
 
     def __init__(self) -> None:
         self.costs: Costs = (STEP_S, TOKEN_S, PAIR_S, CONTEXT_S)
-        self._logs: Costs = (0.0, 0.0, 0.0, 0.0)
+        self.logs: Costs = (0.0, 0.0, 0.0, 0.0)
         self.observations = 0
 
     def seconds(self, new_tokens: float, context_tokens: float) -> float:
@@ -62,17 +62,17 @@ class PrefillRate:
         limit = 2.0 if self.observations < SETTLED else 0.5
         error = max(-limit, min(limit, log(took_s / predicted)))
         moved = max(0.06, 0.5 / (1 + self.observations)) * error / predicted
-        self.observations += 1
-        step, token, pair, context = self._logs
+        step, token, pair, context = self.logs
         one, two, three, four = terms
         logs = (step + moved * one, token + moved * two, pair + moved * three, context + moved * four)
-        if max(logs) > _BOUND or min(logs) < -_BOUND:
-            step, token, pair, context = (max(-_BOUND, min(_BOUND, value)) for value in logs)
+        if max(logs) > BOUND or min(logs) < -BOUND:
+            step, token, pair, context = (max(-BOUND, min(BOUND, value)) for value in logs)
             logs = (step, token, pair, context)
-        self.set(logs)
+        self.set(logs, self.observations + 1)
 
-    def set(self, logs: Costs) -> None:
-        """The logarithms of the costs, in multiples of where learning starts."""
-        self._logs = logs
+    def set(self, logs: Costs, observations: int) -> None:
+        """The logarithms of the costs, in multiples of where learning starts, and what they were learned from."""
+        self.logs = logs
+        self.observations = observations
         step, token, pair, context = logs
         self.costs = (STEP_S * exp(step), TOKEN_S * exp(token), PAIR_S * exp(pair), CONTEXT_S * exp(context))

@@ -81,9 +81,10 @@ class WorkerBook:
     """One worker. `wanted` is the fleet's: what of evicted prompts is asked for again."""
 
     __slots__ = (
-        "_config", "_credit_s", "_decode_step_s", "_drained_in_s", "_drained_s", "_foreign_at_s", "_foreign_s",
+        "_config", "_credit_s", "_drained_in_s", "_drained_s", "_foreign_at_s", "_foreign_s",
         "_group_end_s", "_group_start_s", "_group_terms", "_idle_since_s", "_queued_s", "_running_tokens", "_since_s",
-        "_unstreamed", "_wanted", "_worker", "answer_s", "answers_tokens", "cache", "queue", "rate", "running",
+        "_unstreamed", "_wanted", "_worker", "answer_s", "answers_tokens", "cache", "decode_step_s", "queue", "rate",
+        "running",
     )  # fmt: skip
 
     def __init__(self, worker: WorkerId, config: ExpectedTtftConfig, wanted: Wanted) -> None:
@@ -98,7 +99,7 @@ class WorkerBook:
         self._unstreamed = 0  # of those in the queue
         self.answers_tokens = 0.0  # room that requests in flight may need for their answers
         self.answer_s = 2.0  # decoding of a mean answer by itself: 300 tokens at 7 ms, until it is learned
-        self._decode_step_s = 0.007
+        self.decode_step_s = 0.007
         self._queued_s = 0.0
         self._since_s = 0.0
         self._credit_s = 0.0
@@ -344,5 +345,5 @@ class WorkerBook:
         step_s = took_s / answer_tokens
         if not 1e-5 < step_s < 10.0:
             return
-        self._decode_step_s *= 0.9875 if step_s < self._decode_step_s else 1.0042
-        self.answer_s += 0.05 * (self._decode_step_s * min(answer_tokens, 16_384.0) - self.answer_s)
+        self.decode_step_s *= 0.9875 if step_s < self.decode_step_s else 1.0042
+        self.answer_s += 0.05 * (self.decode_step_s * min(answer_tokens, 16_384.0) - self.answer_s)

@@ -11,7 +11,7 @@ holds.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import repeat
 from typing import NamedTuple
 
@@ -63,6 +63,17 @@ class Use(NamedTuple):
     entry: Entry
     found_blocks: int
     before: tuple[tuple[int, int, float], ...]
+
+
+class Kept(NamedTuple):
+    """An entry as it outlives the image; fields as Entry's."""
+
+    base: int
+    first: int
+    used_s: float
+    block_tokens: float
+    tail_tokens: float
+    blocks: Sequence[int]
 
 
 class CacheImage:
@@ -181,6 +192,34 @@ class CacheImage:
         self._owner.clear()
         self._recent.clear()
         self.size_tokens = self.held_tokens = 0.0
+
+    def kept(self) -> list[Kept]:
+        """What `restore` takes: all entries that are computed, those used last at the end. Reads only."""
+        held = sorted((one for one in self._held if one.stored and one.known >= one.end), key=lambda one: one.used_s)
+        return [
+            Kept(one.base, one.first, one.used_s, one.block_tokens, one.tail_tokens, list(one.blocks))
+            for one in (*self._recent.values(), *held)
+        ]
+
+    def restore(self, kept: Iterable[Kept]) -> None:
+        """Start from what another image kept, with nothing held. Raises ValueError, and is then empty, where an entry
+        begins past its end or two own the same block.
+        """
+        self.clear()
+        for one in kept:
+            entry = Entry(one.blocks, one.block_tokens, one.tail_tokens)
+            entry.base, entry.first, entry.used_s = one.base, one.first, one.used_s
+            own = one.blocks[max(0, one.first - one.base) :]
+            if not one.base <= one.first <= entry.end or not self._owner.keys().isdisjoint(own):
+                self.clear()
+                raise ValueError("prompts contradict each other")
+            self._owner.update(zip(own, repeat(entry)))
+            self._tick += 1
+            entry.used_at = self._tick
+            entry.known, entry.held, entry.stored = entry.end, False, True
+            self._recent[self._tick] = entry
+            self._count(entry)
+        self._shrink()
 
     def locked(self, blocks: Sequence[int], found: int) -> int:
         """Of the `found` leading blocks that are here, how many no eviction can take now. Reads only; O(log found)."""
