@@ -122,7 +122,8 @@ class HealthMonitor:
         for worker in self._registry.at(base_url):
             worker.vitals.progressed(worker.heard_s)
             idle = worker.load is not None and worker.load.running + worker.load.waiting == 0
-            if worker.vitals.look(now_s, len(worker.unanswered), idle=idle):
+            unanswered = len(worker.unanswered)
+            if worker.vitals.look(now_s, unanswered, idle=idle, streaming=worker.in_flight - unanswered):
                 self._registry.judge(worker)
                 self._registry.call_off(worker)
 

@@ -105,23 +105,30 @@ class Vitals:
         self.quiet_since_s = None
         self.stalled = False
 
-    def look(self, now_s: float, unanswered: int, *, idle: bool) -> bool:
-        """Whether it has stalled just now: requests without a first byte, and nothing has moved for `stall_s`.
+    def look(self, now_s: float, unanswered: int, *, idle: bool, streaming: int = 0) -> bool:
+        """Whether it has stalled just now: it holds requests, and nothing has moved for `stall_s`.
 
         An answered probe shows that its engine moves, unless its load report says that it is `idle`: then the requests
-        never reached the engine. A stalled worker comes back through trials, as its probes may well answer.
+        without a first byte never reached the engine. Of those that are `streaming` alone a probe must be overdue too,
+        as clients who read slowly make answers stand still. A stalled worker comes back through trials, as its probes
+        may well answer.
         """
-        if unanswered == 0 or self._config.stall_s == 0:
+        if unanswered + streaming == 0 or self._config.stall_s == 0:
             self.quiet_since_s = None
             return False
         if self.quiet_since_s is None:
             self.quiet_since_s = now_s
-        moved_s = self.progress_s if idle else max(self.progress_s, self._answer_s)
+        moved_s = self.progress_s
+        if not unanswered:
+            moved_s = max(moved_s, self._answer_s + self._config.interval_s)
+        elif not idle:
+            moved_s = max(moved_s, self._answer_s)
         quiet_s = now_s - max(self.quiet_since_s, moved_s)
         if self.stalled or quiet_s < self._config.stall_s:
             return False
         self.stalled = True
-        self.why = f"{unanswered} requests wait and nothing has moved for {quiet_s:.0f} s (health.stall_s)"
+        held = f"{unanswered} requests wait" if unanswered else f"{streaming} answers stand still"
+        self.why = f"{held} and nothing has moved for {quiet_s:.0f} s (health.stall_s)"
         self.breaker.trip(now_s, self.why)
         return True
 

@@ -115,6 +115,25 @@ def test_an_idle_worker_that_holds_requests_is_stalled_even_when_its_probes_answ
     assert stalls == [False, False, False, True]
 
 
+def test_answers_that_stand_still_are_a_stall_once_a_probe_is_overdue_as_well() -> None:
+    """Nobody sends a new request to a worker that seems busy: without this only the probes' long timeout tells."""
+    found = vitals(interval_s=5.0)
+    found.probe_answered(10.0)
+    stalls = [found.look(now_s, 0, idle=False, streaming=2) for now_s in (10.0, 60.0, 74.0, 75.0)]
+
+    assert stalls == [False, False, False, True]
+    assert "2 answers stand still" in found.why
+
+
+@pytest.mark.parametrize("idle", [False, True])
+def test_a_client_that_reads_slowly_makes_no_stall_of_a_worker_whose_probes_answer(idle: bool) -> None:
+    """All of its answer is generated, so the worker is idle; nothing is read from it before the client takes more."""
+    found = vitals()
+    for now_s in range(0, 600, 10):
+        found.probe_answered(now_s)
+        assert not found.look(now_s + 9, 0, idle=idle, streaming=1)
+
+
 def test_old_news_of_progress_is_no_progress() -> None:
     found = vitals()
     found.progressed(0.0)
