@@ -153,7 +153,7 @@ def create_app(
                 return task
 
             health = HealthMonitor(config.health, registry, client, spawn, clock)
-            load = LoadMonitor(config.load, registry, client, clock, spawn)
+            load = LoadMonitor(config.load, registry, forwarder.get, clock, spawn)
             for worker in registry.all():
                 health.watch(worker)
                 load.watch(worker)

@@ -11,5 +11,5 @@ async def accepts(base_url: str, timeout_s: float) -> None:
     parts = urlsplit(base_url)
     port = parts.port or (443 if parts.scheme == "https" else 80)
     async with asyncio.timeout(timeout_s):
-        _, writer = await asyncio.open_connection(parts.hostname, port)
-    writer.transport.abort()
+        transport, _ = await asyncio.get_running_loop().create_connection(asyncio.Protocol, parts.hostname or "", port)
+    transport.abort()

@@ -11,10 +11,11 @@ import ssl
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from router.errors import WorkerTimeout, WorkerUnreachable
+from router.errors import WorkerError, WorkerTimeout, WorkerUnreachable
 from router.fleet.worker import Worker
 from router.knob import knob, require
 from router.request.reply import RawHeaders
+from router.request.strand import Strand
 from router.request.worker_connection import HOP_BY_HOP, WorkerConnection, connection_options
 
 _NOT_SENT = HOP_BY_HOP | {b"host", b"content-length", b"expect"}
@@ -85,14 +86,55 @@ class Forwarder:
 
         Raises WorkerUnreachable, WorkerHungUp or WorkerTimeout.
         """
-        if self._loop is None:
-            raise RuntimeError("Forwarder.start was not awaited")
-        place = self._places.get(worker.base_url)
-        if place is None:
-            place = self._places[worker.base_url] = _Place(worker.base_url)
+        place = self._place(worker)
         head = b"POST %b%b%b%bcontent-length: %d\r\n\r\n" % (
             place.path, target.encode("latin-1"), place.tail, _outgoing(headers, worker), len(body),
         )  # fmt: skip
+        return await self._exchange(worker, place, head, body)
+
+    async def get(self, worker: Worker, target: str, timeout_s: float) -> tuple[int, bytes]:
+        """Status and body of a GET: for what is asked of every worker every second, at a tenth of what httpx costs.
+
+        Raises WorkerUnreachable, WorkerHungUp or WorkerTimeout.
+        """
+        place = self._place(worker)
+        head = b"GET %b%b%b%b\r\n" % (place.path, target.encode("latin-1"), place.tail, _outgoing([], worker))
+        loop = asyncio.get_running_loop()
+        found: asyncio.Future[tuple[int, bytes]] = loop.create_future()
+
+        async def ask() -> None:
+            try:
+                answer = await self._exchange(worker, place, head, b"")
+                try:
+                    body = await answer.read()
+                finally:
+                    self.ended(answer)
+            except WorkerError as error:
+                if not found.done():
+                    found.set_exception(error)
+            else:
+                if not found.done():
+                    found.set_result((answer.status, body))
+
+        strand = Strand(loop)
+        strand.start(ask())
+        try:
+            async with asyncio.timeout(timeout_s):
+                return await found
+        except TimeoutError:
+            raise WorkerTimeout(f"Worker {worker.id} did not answer {target} within {timeout_s:g} s.") from None
+        finally:
+            strand.cancel()
+
+    def _place(self, worker: Worker) -> _Place:
+        place = self._places.get(worker.base_url)
+        if place is None:
+            place = self._places[worker.base_url] = _Place(worker.base_url)
+        return place
+
+    async def _exchange(self, worker: Worker, place: _Place, head: bytes, body: bytes) -> WorkerConnection:
+        if self._loop is None:
+            raise RuntimeError("Forwarder.start was not awaited")
         while True:
             connection = place.take() or await self._connect(place, worker)
             connection.begin(worker, head, body, self._loop.time())

@@ -7,8 +7,10 @@ from typing import Any
 import httpx
 import pytest
 
+from router.errors import WorkerUnreachable
 from router.fleet.load import UNKNOWN_ROUTE_RETRY_S, LoadConfig, LoadMonitor, load_of
 from router.fleet.registry import Registry
+from router.fleet.worker import Worker
 from router.types import CacheCleared, FleetEvent, LoadReport, LoadReported, WorkerId
 from router_fakes import answer, config, running, upstream
 
@@ -43,14 +45,13 @@ class Fleet:
         self.reply = httpx.Response(200, json={"loads": loads})
 
     async def poll(self) -> float:
-        def handler(request: httpx.Request) -> httpx.Response:
+        async def get(worker: Worker, target: str, timeout_s: float) -> tuple[int, bytes]:
             if self.reply is None:
-                raise httpx.ConnectError("refused", request=request)
-            return self.reply
+                raise WorkerUnreachable("refused")
+            return self.reply.status_code, self.reply.content
 
         if not hasattr(self, "monitor"):
-            self.client = httpx.AsyncClient(transport=httpx.MockTransport(handler))
-            self.monitor = LoadMonitor(LoadConfig(), self.registry, self.client, lambda: 7.0, lambda work: work.close())
+            self.monitor = LoadMonitor(LoadConfig(), self.registry, get, lambda: 7.0, lambda work: work.close())
         return await self.monitor.poll(self.registry.all()[0])
 
 
