@@ -51,6 +51,6 @@ def first_requests(router: str) -> None:
     for _ in range(3):
         httpx.post(f"{router}/v1/chat/completions", json=body, timeout=30).raise_for_status()
     deadline = time.monotonic() + 30
-    while "trieway_decision_log_written_total 3.0" not in httpx.get(f"{router}/metrics", timeout=30).text:
+    while "trieway_decision_log_written_total 3.0" not in httpx.get(f"{router}/metrics", timeout=30, verify=False).text:
         assert time.monotonic() < deadline, "the decision log was not written"
         time.sleep(0.1)

@@ -73,7 +73,7 @@ def server() -> Iterator[str]:
     command = [sys.executable, "-m", "workers", "simulate", "--port", str(port), "--speed", "50"]
     process = subprocess.Popen([*command, "--log-level", "warning"], cwd=ROOT, env=ENVIRONMENT)
     try:
-        eventually(lambda: httpx.get(f"{url}/health").status_code == 200)
+        eventually(lambda: httpx.get(f"{url}/health", verify=False).status_code == 200)
         yield url
     finally:
         process.terminate()
@@ -170,11 +170,11 @@ def test_an_open_loop_over_two_workers_sends_each_request_of_a_trace_once_and_en
 def test_the_web_ui_starts_a_test_and_shows_our_rows(server: str) -> None:
     url = f"http://127.0.0.1:{(port := free_port())}"
     with locust("-f", LOCUSTFILE, "--host", server, "--web-host", "127.0.0.1", "--web-port", port) as process:
-        assert "Locust" in eventually(lambda: httpx.get(url)).text
+        assert "Locust" in eventually(lambda: httpx.get(url, verify=False)).text
         swarm = {"user_count": 3, "spawn_rate": 3, "host": server, "think_scale": 0}
         assert httpx.post(f"{url}/swarm", data=swarm).json()["success"] is True
-        eventually(lambda: "TTFT ms" in httpx.get(f"{url}/stats/requests").text)
-        ours = eventually(lambda: httpx.get(f"{url}/trieway").json()["runs"][0]["requests"] > 3)
+        eventually(lambda: "TTFT ms" in httpx.get(f"{url}/stats/requests", verify=False).text)
+        ours = eventually(lambda: httpx.get(f"{url}/trieway", verify=False).json()["runs"][0]["requests"] > 3)
         httpx.get(f"{url}/stop")
         process.send_signal(signal.SIGTERM)
         output, errors = process.communicate(timeout=30)

@@ -216,7 +216,7 @@ async def running(
     task = asyncio.ensure_future(server.serve(sockets=[listener]))
     try:
         url = f"http://127.0.0.1:{port}"
-        async with httpx.AsyncClient(base_url=url, timeout=DEADLINE_S, headers=headers) as client:
+        async with httpx.AsyncClient(base_url=url, timeout=DEADLINE_S, headers=headers, verify=False) as client:
             router = Running(client, port)
             wanted = len(settings.worker) if ready is None else ready
             async with asyncio.timeout(DEADLINE_S):

@@ -73,7 +73,7 @@ def start_worker() -> StartWorker:
         assert isinstance(schedule, FaultSchedule)
         async with (
             running(options, schedule) as server,
-            httpx.AsyncClient(base_url=f"http://127.0.0.1:{server.port}", timeout=60.0) as client,
+            httpx.AsyncClient(base_url=f"http://127.0.0.1:{server.port}", timeout=60.0, verify=False) as client,
         ):
             yield Worker(server, client)
 
