@@ -47,6 +47,9 @@ class ServerConfig:
     max_body_bytes: int = knob(64 * 2**20, "largest request body accepted, in bytes")
     max_header_bytes: int = knob(64 * 2**10, "largest request line and headers accepted, in bytes")
     max_connections: int = knob(20_000, "connections held open at once; more are refused with 503")
+    max_connections_per_address: int = knob(
+        0, "connections held open at once from one address, which may be that of a proxy; more get 429; 0: no limit"
+    )
     shutdown_grace_s: float = knob(30.0, "seconds that running requests get to finish when the router stops")
     shutdown_delay_s: float = knob(0.0, "seconds that new requests are answered 503 before the router stops listening")
     log_level: str = knob("info", "debug, info, warning or error")
@@ -56,6 +59,7 @@ class ServerConfig:
         require(0 <= self.port <= 65_535, "port must be between 0 and 65,535")
         require(self.max_body_bytes >= 1024, "max_body_bytes must be at least 1,024")
         require(self.max_header_bytes >= 1024, "max_header_bytes must be at least 1,024")
+        require(self.max_connections_per_address >= 0, "max_connections_per_address must not be negative")
         require(self.log_level in ("debug", "info", "warning", "error"), "log_level: debug, info, warning or error")
         require(self.log_format in ("text", "json"), "log_format: text or json")
 

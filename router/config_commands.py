@@ -97,7 +97,7 @@ def serve(config_file: Path | None, **given: Any) -> None:
         app,
         host=config.server.host,
         port=config.server.port,
-        http=limited_protocol(config.server.max_header_bytes),
+        http=limited_protocol(config.server.max_header_bytes, config.server.max_connections_per_address),
         log_config=None,
         log_level=config.server.log_level,
         access_log=False,

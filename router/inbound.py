@@ -7,12 +7,13 @@ headers in size and time, and answers malformed HTTP in OpenAI's error shape. Gi
 
 from __future__ import annotations
 
-from typing import Any
+from collections import Counter
+from typing import Any, ClassVar
 
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-from router.errors import HeadersTooLarge, InvalidBody, RequestTooSlow, RouterError
+from router.errors import ConcurrencyLimited, HeadersTooLarge, InvalidBody, RequestTooSlow, RouterError
 from router.request.endpoints import MODEL_CALLS, PUT_TOO, ModelCalls, Split
 from router.request.model_call import STATUS_LINES, ModelCall
 
@@ -30,9 +31,11 @@ PUT = {path.encode(): path for path in PUT_TOO}
 
 
 class RouterProtocol(HttpToolsProtocol):
-    """One connection of a client."""
+    """One connection of a client. `limited_protocol` makes the class of one server, with its limits and its count."""
 
     max_header_bytes = 64 * 2**10
+    max_per_address = 0
+    addresses: ClassVar[Counter[str]] = Counter()  # of connections that count towards max_per_address
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -47,6 +50,7 @@ class RouterProtocol(HttpToolsProtocol):
         self._began_s = 0.0
         self._body_bytes = 0
         self._patience = 1.0
+        self._address: str | None = None
         self._refusal: RouterError | None = None
         self._deaf = False
         self._advancing = False
@@ -60,7 +64,21 @@ class RouterProtocol(HttpToolsProtocol):
         self._heard_s = self._began_s = self.loop.time()
         if self.client is not None:
             self._patience += SPREAD * (self.client[1] % 101) / 101
+            if self.max_per_address:
+                self._count(self.client[0])
         self.timeout_keep_alive_task = self.loop.call_later(HEADERS_S * self._patience, self._look)
+
+    def _count(self, address: str) -> None:
+        """One connection more from there, or one too many."""
+        if self.addresses[address] >= self.max_per_address:
+            self._refuse(
+                ConcurrencyLimited(
+                    f"{self.max_per_address} connections are open from {address} (server.max_connections_per_address)."
+                )
+            )
+        else:
+            self._address = address
+            self.addresses[address] += 1
 
     def data_received(self, data: bytes) -> None:
         if self._deaf:
@@ -89,6 +107,10 @@ class RouterProtocol(HttpToolsProtocol):
             active.disconnected = True
             active.message_event.set()
         self.pipeline.clear()
+        if self._address is not None:
+            self.addresses[self._address] -= 1
+            if not self.addresses[self._address]:
+                del self.addresses[self._address]
         super().connection_lost(exc)
         if self.timeout_keep_alive_task is not None:
             self.timeout_keep_alive_task.cancel()
@@ -320,8 +342,9 @@ class RouterProtocol(HttpToolsProtocol):
         """The timer looks after itself: setting it for every request would cost more than it is worth."""
 
 
-def limited_protocol(max_header_bytes: int) -> type[HttpToolsProtocol]:
-    """A protocol class whose requests may have at most that many bytes of request line and headers."""
-    limits = {"max_header_bytes": max_header_bytes}
-    protocol: type[HttpToolsProtocol] = type("LimitedProtocol", (RouterProtocol,), limits)
+def limited_protocol(max_header_bytes: int, max_per_address: int = 0) -> type[HttpToolsProtocol]:
+    """A protocol class whose requests may have at most that many bytes of request line and headers, and which holds at
+    most so many connections of one address; 0: any number."""
+    own = {"max_header_bytes": max_header_bytes, "max_per_address": max_per_address, "addresses": Counter[str]()}
+    protocol: type[HttpToolsProtocol] = type("LimitedProtocol", (RouterProtocol,), own)
     return protocol

@@ -165,6 +165,24 @@ async def test_bytes_that_trickle_in_do_not_move_the_deadline_of_a_request(
     assert answer_.result().startswith(b"HTTP/1.1 408 ")
 
 
+async def test_an_address_has_at_most_so_many_connections_and_gets_a_place_again_when_one_closes() -> None:
+    async with upstream() as worker, running(
+        config(worker.url, server={"max_connections_per_address": 3})
+    ) as router, asyncio.timeout(DEADLINE_S):  # the test's own client has one of them
+        held = [await asyncio.open_connection("127.0.0.1", router.port) for _ in range(2)]
+        one_too_many = await talk(router.port, post())
+        for _, writer in held:
+            writer.close()
+        last = post(headers="connection: close\r\n")
+        while not (answered := await talk(router.port, last)).startswith(b"HTTP/1.1 200 "):
+            assert answered.startswith(b"HTTP/1.1 429 ")
+
+    head, _, body = one_too_many.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 429 ")
+    assert b"connection: close" in head
+    assert b"server.max_connections_per_address" in body
+
+
 async def test_a_long_answer_before_it_does_not_count_as_time_that_a_request_took(
     monkeypatch: pytest.MonkeyPatch
 ) -> None:

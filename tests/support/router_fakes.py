@@ -207,7 +207,7 @@ async def running(
     server = uvicorn.Server(
         uvicorn.Config(
             create_app(settings),
-            http=limited_protocol(settings.server.max_header_bytes),
+            http=limited_protocol(settings.server.max_header_bytes, settings.server.max_connections_per_address),
             log_config=None,
             access_log=False,
             timeout_graceful_shutdown=2,
