@@ -27,8 +27,8 @@ LOOK_S = 0.01
 DEAD_WITHIN_S = 2.0
 STALL_S = 5.0
 """The deadline of a hung worker here; by default it is 60 s (health.stall_s)."""
-STALL_GRACE_S = 1.5
-"""A stall is looked for once a second, and begins with the first request that is not answered."""
+STALL_GRACE_S = 6.0
+"""A stall begins with the first request that is not answered, or with the first probe that is: one every 5 s."""
 
 
 @dataclass
