@@ -11,7 +11,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from served import Server, free_ports
+from ports import free_ports
+from served import Server
 
 PROGRAMS = Path(sys.executable).parent
 

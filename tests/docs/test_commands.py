@@ -21,7 +21,8 @@ import pytest
 from click.testing import CliRunner
 
 from documented import PAGES, ROOT, Step, Unclear, steps
-from served import Server, free_ports
+from ports import free_ports
+from served import Server
 
 ANY_REQUEST = "req-0123456789abcdef"
 PATHS = {"/var/log/trieway": "decision-log"}

@@ -1,32 +1,16 @@
-"""Programs that serve until they are told to stop, and free ports for them. Used by tests/docs."""
+"""Programs that serve until they are told to stop. Used by tests/docs."""
 
 from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import time
-from contextlib import ExitStack
 from pathlib import Path
 
 import httpx
 
 READY_S = 60.0
-
-
-def free_ports(count: int) -> list[int]:
-    """That many ports in a row, free now."""
-    for first in range(20_000 + os.getpid() % 500 * 16, 30_000, 16):
-        ports = list(range(first, first + count))
-        try:
-            with ExitStack() as probes:
-                for port in ports:
-                    probes.enter_context(socket.create_server(("127.0.0.1", port)))
-        except OSError:
-            continue
-        return ports
-    raise AssertionError("no free ports")
 
 
 class Server:
