@@ -25,6 +25,8 @@ UNREACHABLE = "worker_unreachable"
 BLAMED = frozenset({"worker_hung_up", "worker_timeout", "worker_refused", "stream_cut", UNREACHABLE})
 """Error codes of an attempt that speak against its worker."""
 BUSY_STATUSES = (429, 503)
+DOUBT_HOLD_S = 3.0
+"""For so long after each report that raises doubt others get what comes: three reports at their usual interval."""
 
 
 class Judge:
@@ -101,7 +103,8 @@ class Judge:
             self._call_off_lost(worker, event.load)
 
     def _call_off_lost(self, worker: Worker, load: LoadReport) -> None:
-        """What the worker does not know of any more goes elsewhere."""
+        """What the worker does not know of any more goes elsewhere, and so does what comes while that is in doubt: a
+        worker that loses what it is sent seems idle, and would be sent everything."""
         watched = self._lost.get(worker.id)
         if watched is None:
             watched = self._lost[worker.id] = LostRequests(self._patience_s)
@@ -112,6 +115,8 @@ class Judge:
                     "reported fewer requests than wait there (health.stall_s)."
                 )
             )
+        if watched.doubtful:
+            self._registry.hold(worker, DOUBT_HOLD_S)
 
 
 def figures(load: LoadReport) -> tuple[int | None, ...]:

@@ -12,35 +12,50 @@ from collections.abc import Collection, Sequence
 from router.fleet.call_off import CallOff
 from router.types import LoadReport
 
+DOUBT_S = 2.0
+"""An idle worker that owes a first byte for so long gets no new requests: two reports at their usual interval."""
+
 
 class LostRequests:
     """One worker's. Looks in spans of `patience_s` at what waits all through one, so that a request is found lost
     after one to two of them. A span must be longer than what a server does before it counts a request (tokenizing,
     loading images)."""
 
-    __slots__ = ("_began_s", "_least", "_patience_s", "_suspects")
+    __slots__ = ("_began_s", "_least", "_oldest", "_oldest_s", "_patience_s", "_suspects", "doubtful")
 
     def __init__(self, patience_s: float) -> None:
         self._patience_s = patience_s
         self._suspects: Sequence[CallOff] = ()
         self._began_s = 0.0
         self._least = 0
+        self._oldest: CallOff | None = None
+        self._oldest_s = 0.0
+        self.doubtful = False
+        """Whether it has been idle by its own account for DOUBT_S while one and the same request waits there."""
 
     def reported(self, load: LoadReport, unanswered: Collection[CallOff]) -> Sequence[CallOff]:
         """Those of `unanswered`, the requests without a first byte, oldest first, that are found lost just now.
 
         Which of several is lost cannot be seen: the oldest are named, as many as are missing.
         """
-        if not self._suspects:
+        held = load.running + load.waiting
+        self._doubt(load.at_s, None if held else next(iter(unanswered), None))
+        if not any(each in unanswered for each in self._suspects):
             self._begin(load.at_s, unanswered)
             return ()
-        self._least = min(self._least, load.running + load.waiting)
+        self._least = min(self._least, held)
         if load.at_s - self._began_s < self._patience_s:
             return ()
         waiting = [each for each in self._suspects if each in unanswered]
         lost = waiting[: max(0, len(waiting) - self._least)]
         self._begin(load.at_s, [each for each in unanswered if each not in lost])
         return lost
+
+    def _doubt(self, now_s: float, oldest: CallOff | None) -> None:
+        """`oldest` waits although nothing runs or waits there; None if none does."""
+        if oldest is not self._oldest:
+            self._oldest, self._oldest_s = oldest, now_s
+        self.doubtful = oldest is not None and now_s - self._oldest_s >= DOUBT_S
 
     def _begin(self, now_s: float, unanswered: Collection[CallOff]) -> None:
         self._suspects, self._began_s, self._least = tuple(unanswered), now_s, 2**60

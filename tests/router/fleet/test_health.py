@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import pytest
+
+from router.fleet import lost
 from router_fakes import Call, answer, config, running, upstream
 
 QUICK = {"interval_s": 0.05, "retry_interval_s": 0.05, "timeout_s": 1.1}
@@ -86,3 +89,34 @@ async def test_a_request_that_its_worker_loses_goes_to_another_while_the_first_g
 
     assert len(lost) == 1
     assert (answered.status_code, answered.json()["id"]) == (200, "two")
+
+
+async def test_a_worker_that_seems_idle_and_answers_nothing_gets_nothing_more_while_others_do(
+    chat: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Long before the request is given up: least in flight or lowest cost would send it all there."""
+    monkeypatch.setattr(lost, "DOUBT_S", 0.1)
+    swallowed = asyncio.Event()
+
+    async def swallow(call: Call, writer: asyncio.StreamWriter) -> None:
+        swallowed.set()
+        await call.left()
+
+    idle = {"dp_rank": 0, "num_running_reqs": 0, "num_waiting_reqs": 0, "num_used_tokens": 0}
+    async with upstream(swallow) as one, upstream() as two:
+        one.gets["/v1/loads"] = answer({"loads": [{**idle, "max_total_num_tokens": 1000}]})
+        settings = config(f"one={one.url}", f"two={two.url}", load={"interval_s": 0.05})
+        async with running(settings) as router, asyncio.timeout(20):
+            waiting = [asyncio.ensure_future(router.client.post("/v1/chat/completions", json=chat)) for _ in range(2)]
+            await swallowed.wait()
+            in_a_row = 0
+            while in_a_row < 10:
+                calls = len(one.calls), len(two.calls) + 1
+                waiting.append(asyncio.ensure_future(router.client.post("/v1/chat/completions", json=chat)))
+                await asyncio.sleep(0.02)
+                in_a_row = in_a_row + 1 if (len(one.calls), len(two.calls)) == calls else 0
+            for each in waiting:
+                each.cancel()
+            await asyncio.gather(*waiting, return_exceptions=True)
+
+    assert len(one.calls) < len(two.calls)

@@ -53,10 +53,36 @@ def test_a_long_wait_in_a_queue_that_is_reported_is_no_loss(held: int) -> None:
     assert found(steps) == []
 
 
+def doubts(steps: Iterable[tuple[float, int, list[CallOff]]]) -> list[bool]:
+    watched, found_ = LostRequests(60.0), []
+    for at_s, held, unanswered in steps:
+        watched.reported(report(at_s, held), unanswered)
+        found_.append(watched.doubtful)
+    return found_
+
+
+def test_an_idle_worker_that_owes_one_request_a_first_byte_is_in_doubt_until_it_answers_or_works() -> None:
+    owing = requests("a", "b")
+    steps = [(0.0, 0, owing), (1.0, 0, owing), (2.0, 0, owing), (3.0, 1, owing), (4.0, 0, owing)]
+    steps.append((6.0, 0, requests("b")))
+
+    assert doubts(steps) == [False, False, True, False, False, False]
+
+
+def test_requests_on_their_way_to_an_idle_worker_raise_no_doubt() -> None:
+    assert not any(doubts((float(at_s), 0, requests(f"{at_s}")) for at_s in range(20)))
+
+
 def test_requests_that_come_and_are_answered_between_reports_are_never_lost() -> None:
     steps = [(float(at_s), 0, requests(f"{at_s}a", f"{at_s}b")) for at_s in range(100)]
 
     assert found(steps) == []
+
+
+def test_a_new_span_begins_once_all_that_was_watched_is_answered() -> None:
+    steps = [(0.0, 1, requests("quick")), (1.0, 0, requests("gone")), (11.0, 0, requests("gone"))]
+
+    assert found(steps) == requests("gone")
 
 
 def test_a_lost_request_that_comes_within_a_span_is_found_at_the_end_of_the_next() -> None:
