@@ -189,7 +189,8 @@ class HealthMonitor:
             found = (await self._get(base_url, "/v1/models"))["data"]
             cards = tuple(card for card in found if isinstance(card, dict))
         except (httpx.HTTPError, ValueError, KeyError, TypeError) as error:
-            log.warning("%s does not list its models (%s): it gets requests for any", base_url, error)
+            why = str(error).partition("\n")[0]  # httpx adds a line of advice
+            log.warning("%s does not list its models (%s): it gets requests for any", base_url, why)
             return
         for worker in self._registry.at(base_url):
             self._registry.set_models(worker, cards)
