@@ -16,6 +16,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parent))
 
 from run import run
+from schedule import KINDS
 
 
 def main() -> int:
@@ -25,6 +26,7 @@ def main() -> int:
     parser.add_argument("--workers", type=int, default=8)
     parser.add_argument("--rate", type=float, default=15.0, help="requests a second")
     parser.add_argument("--policy", default="expected_ttft")
+    parser.add_argument("--without", action="append", default=[], choices=KINDS, help="no trouble of this kind")
     parser.add_argument("--log", type=Path, default=Path("chaos.log"), help="what the processes print")
     given = parser.parse_args()
     report = asyncio.run(_run(given))
@@ -43,6 +45,7 @@ async def _run(given: argparse.Namespace) -> dict[str, Any]:
         workers=given.workers,
         rate_per_s=given.rate,
         log=given.log,
+        kinds=tuple(kind for kind in KINDS if kind not in given.without),
         flags=("--policy", given.policy),
     )
 

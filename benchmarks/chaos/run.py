@@ -12,7 +12,7 @@ from typing import Any
 import aiohttp
 from fleet import Fleet
 from load import ENDS_S, Load, bodies, right_answers
-from schedule import Trouble, schedule
+from schedule import KINDS, Trouble, schedule
 
 SETTLE_S = 30.0
 SPARE_FILES = 24
@@ -20,7 +20,14 @@ SPARE_FILES = 24
 
 
 async def run(
-    *, seconds: float, seed: int, workers: int = 8, rate_per_s: float = 15.0, log: Path, flags: tuple[str, ...] = ()
+    *,
+    seconds: float,
+    seed: int,
+    workers: int = 8,
+    rate_per_s: float = 15.0,
+    log: Path,
+    flags: tuple[str, ...] = (),
+    kinds: tuple[str, ...] = KINDS,
 ) -> dict[str, Any]:
     """Bring chaos over a fleet for `seconds`; the report's `violations` is empty when nothing was lost."""
     limits = aiohttp.TCPConnector(limit=0, force_close=True)
@@ -32,7 +39,7 @@ async def run(
             right = await right_answers(session, fleet.worker_url(0), asked)
             load = Load(session, fleet.url, asked, right, seed, lambda began_s: _was_away(fleet, began_s))
             before, memory_mib = fleet.open_files(), fleet.memory_mib()
-            plan = schedule(seed, seconds, workers)
+            plan = schedule(seed, seconds, workers, kinds)
             began_s = time.monotonic()
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(load.run(rate_per_s, seconds))
