@@ -6,7 +6,8 @@ Optional: a policy that has nothing to say does not have the method. Called by r
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol, runtime_checkable
+from functools import cache
+from typing import Protocol, cast, runtime_checkable
 
 from router.policies.base import Policy
 from router.types import Candidate, Decision, Reason, RoutingRequest, Workers
@@ -33,4 +34,12 @@ def expected_match_tokens(decision: Decision) -> int | None:
 
 def candidates_of(policy: Policy, request: RoutingRequest, workers: Workers) -> tuple[Candidate, ...] | None:
     """The policy's own view of every worker, in their order; None when it does not weigh workers one by one."""
-    return tuple(policy.candidates(request, workers)) if isinstance(policy, Explains) else None
+    if not _explains(type(policy)):
+        return None
+    return tuple(cast("Explains", policy).candidates(request, workers))
+
+
+@cache
+def _explains(kind: type) -> bool:
+    """Asked once for each class: isinstance with a protocol costs as much as a decision."""
+    return issubclass(kind, Explains)

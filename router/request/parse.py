@@ -44,6 +44,8 @@ class PromptField:
     shape: str
 
     def check(self, body: Body) -> None:
+        if len(self.names) == 1 and isinstance(body.get(self.names[0]), self.types):
+            return
         present = [name for name in self.names if body.get(name) is not None]
         if not present:
             wanted = " or ".join(f"'{name}'" for name in self.names)
@@ -131,6 +133,11 @@ def _decode_leniently(body: bytes) -> object:
 def _check_messages(messages: list[Any]) -> None:
     if not messages:
         raise InvalidField("'messages' is empty. Send at least one message.", param="messages")
+    for message in messages:
+        if type(message) is not dict or type(message.get("role")) is not str:
+            break
+    else:
+        return
     for place, message in enumerate(messages):
         if not isinstance(message, dict):
             raise InvalidField(
@@ -148,10 +155,15 @@ def _optional(data: Body, name: str, wanted: type, shape: str) -> Any:
     return value
 
 
+_SESSION_FIELDS = frozenset({"session_id", "prompt_cache_key", "user"})
+
+
 def _session(data: Body, header: str | None) -> str | None:
     """The client's own name for a conversation: our header, else the body fields that clients use for it."""
     if header:
         return header
+    if _SESSION_FIELDS.isdisjoint(data):
+        return None
     for name in ("session_id", "prompt_cache_key", "user"):
         value = data.get(name)
         if isinstance(value, str) and value:

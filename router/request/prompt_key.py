@@ -16,6 +16,7 @@ from __future__ import annotations
 from array import array
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -48,12 +49,23 @@ class PromptKeyConfig:
 def prompt_key(parsed: ParsedRequest, config: PromptKeyConfig) -> PromptKey:
     """The key of one request. Never raises for a body that `parse` let through. O(size of the prompt)."""
     kind, data = CANONICAL[parsed.endpoint](parsed.body)
-    seed = namespace_seed(_namespace(kind, parsed.model, parsed.body))
+    if _SCOPE_FIELDS.isdisjoint(parsed.body):
+        seed = _seed_of_model(kind, parsed.model)
+    else:
+        seed = namespace_seed(_namespace(kind, parsed.model, parsed.body))
     return PromptKey(
         blocks=chain(data, config.block_bytes, seed),
         block_tokens=config.block_bytes / config.bytes_per_token,
         prompt_tokens=len(data) / config.bytes_per_token,
     )
+
+
+_SCOPE_FIELDS = frozenset({"lora_path", "cache_salt", "extra_key"})
+
+
+@lru_cache(maxsize=256)
+def _seed_of_model(kind: bytes, model: str | None) -> int:
+    return namespace_seed(_namespace(kind, model, {}))
 
 
 def _namespace(kind: bytes, model: str | None, body: Body) -> bytes:
@@ -155,13 +167,20 @@ def _messages(messages: list[Any]) -> bytes:
         if not isinstance(message, dict):
             pieces += (MESSAGE, _content(message))
             continue
-        pieces += (MESSAGE, _text(str(message.get("role") or message.get("type") or "")), FIELD)
+        role = message.get("role")
+        pieces.append((_HEADS.get(role) if type(role) is str else None) or _head(message))
         content = message.get("content")
-        pieces.append(_text(content) if isinstance(content, str) else _content(content))
+        pieces.append(content.encode("utf-8", "surrogatepass") if type(content) is str else _content(content))
         if len(message) > 2 or "content" not in message:
             pieces += _extras(message)
     return b"".join(pieces)
 
+
+def _head(message: dict[str, Any]) -> bytes:
+    return MESSAGE + _text(str(message.get("role") or message.get("type") or "")) + FIELD
+
+
+_HEADS = {role: _head({"role": role}) for role in ("system", "developer", "user", "assistant", "tool")}
 
 _EXTRAS = ("name", "reasoning_content", "tool_calls", "tool_call_id", "call_id", "arguments", "output")
 """Other message fields that chat templates render, in the order in which they are written here."""

@@ -42,9 +42,11 @@ class Recorder:
         """Emit the one record of this request. Never raises for what a request did."""
         now_s = self._clock()
         outcome = self._outcome(progress, now_s)
-        worker = outcome.worker
-        if worker is not None and progress.dispatched_s is not None:
-            self._registry.emit(Finished(request_id=outcome.request_id, worker=worker, outcome=outcome, at_s=now_s))
+        decision = progress.decision
+        if decision is not None and progress.dispatched_s is not None:
+            self._registry.emit(
+                Finished(request_id=outcome.request_id, worker=decision.worker, outcome=outcome, at_s=now_s)
+            )
         for sink in self._sinks:
             sink(outcome)
         for body_sink in self._body_sinks:
