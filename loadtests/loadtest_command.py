@@ -67,7 +67,7 @@ def _policy(_context: click.Context, _parameter: click.Parameter, names: tuple[s
 
 _TARGET_OPTIONS = (
     click.option("--policy", multiple=True, callback=_policy, metavar="NAME",
-                 help="Policy to run; repeat to compare.  [default: round_robin, prefix_match]"),
+                 help="Policy to run; repeat to compare.  [default: round_robin, expected_ttft]"),
     click.option("--workers", type=click.IntRange(1, 64), default=4, show_default=True,
                  help="Simulated workers to start."),
     click.option("--kv-capacity-tokens", type=click.IntRange(1), help="KV cache of each simulated worker, in tokens."),
@@ -219,7 +219,7 @@ async def _work(traffic: Traffic, target: Target, bars: ProgressBars, runs: list
         return
     options = () if target.kv_capacity_tokens is None else ("--kv-capacity-tokens", str(target.kv_capacity_tokens))
     plan = FleetPlan(workers=target.workers, speed=target.speed, seed=target.seed, worker_options=options)
-    await compare(traffic, target.policy or ("round_robin", "prefix_match"), plan, bars, runs)
+    await compare(traffic, target.policy or ("round_robin", "expected_ttft"), plan, bars, runs)
 
 
 def _report(runs: Sequence[Run], source: str, target: Target) -> None:

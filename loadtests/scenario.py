@@ -123,7 +123,7 @@ class _Top:
 
     title: str = ""
     about: str = ""
-    policies: tuple[str, ...] = ("round_robin", "prefix_match")
+    policies: tuple[str, ...] = ("round_robin", "expected_ttft")
     seed: int = 0
     repetitions: int = 2
 

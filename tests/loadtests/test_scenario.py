@@ -22,7 +22,7 @@ def test_a_scenario_needs_only_a_workload(tmp_path: Path) -> None:
     scenario = written(tmp_path, WORKLOAD)
 
     assert (scenario.name, scenario.title) == ("mine", "mine")
-    assert scenario.arms == ("round_robin", "prefix_match")
+    assert scenario.arms == ("round_robin", "expected_ttft")
     assert (scenario.fleet.workers, scenario.repetitions, scenario.objectives) == (4, 2, {})
     assert scenario.goodput_objective is None
     assert len(scenario.traffic(0)) == 3

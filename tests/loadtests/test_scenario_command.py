@@ -329,4 +329,4 @@ def test_a_policy_parameter_reaches_the_router_as_its_flag() -> None:
     assert _policy_arguments("prefix_match:load_factor=2,load_slack=8") == [
         "--policy", "prefix_match", "--prefix-match-load-factor", "2", "--prefix-match-load-slack", "8",
     ]  # fmt: skip
-    assert read_scenario(ROOT / "loadtests" / "scenarios" / "quick.toml").policies == ("round_robin", "prefix_match")
+    assert read_scenario(ROOT / "loadtests" / "scenarios" / "quick.toml").policies == ("round_robin", "expected_ttft")
