@@ -11,8 +11,8 @@ from router.knob import knob, require
 class ExpectedTtftConfig:
     capacity_tokens: int = knob(400_000, "tokens of KV cache per worker, until the worker reports or shows its own")
     capacity_blocks: int = knob(262_144, "prompt blocks remembered per worker, at most; about 150 bytes each")
-    decode_weight: float = knob(0.1, "charge for delaying one running answer, as a share of the delay")
-    others_weight: float = knob(0.8, "charge for the longer waits of requests to come, as a share of them")
+    decode_weight: float = knob(0.2, "charge for delaying one running answer, as a share of the delay, on a full cache")
+    others_weight: float = knob(0.4, "charge for the longer waits of requests to come, as a share of them")
     later_weight: float = knob(6.0, "price of a second of work left after those, per request that waits on a worker")
     forecast_length: int = knob(8, "how many requests to come are thought of: as many of the past, come again")
     displaced_weight: float = knob(1.0, "charge for evicting cached tokens, as a share of what they may cost again")

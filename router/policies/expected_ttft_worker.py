@@ -129,15 +129,18 @@ class WorkerBook:
         wait_s = self._backlog_s(now_s) if waiting or self._foreign_s else 0.0
         memory_s = displaced_s = 0.0
         capacity = image.capacity_tokens
-        short_tokens = image.held_tokens + self.answers_tokens + prompt_tokens + answer_tokens
-        short_tokens -= config.memory_room * capacity
+        used_tokens = image.held_tokens + self.answers_tokens
+        short_tokens = used_tokens + prompt_tokens + answer_tokens - config.memory_room * capacity
         if short_tokens > 0.0 and (waiting or self.running):
             locked_tokens = image.locked(blocks, found) * block_tokens
             if short_tokens > locked_tokens:
                 memory_s = config.memory_weight * self._memory_wait_s(short_tokens - locked_tokens)
         if image.size_tokens + new + answer_tokens > capacity:
             displaced_s = self._displaced_s(new + answer_tokens, now_s) * config.displaced_weight
-        decodes_s = own_s * len(self.running) * config.decode_weight
+        decodes_s = 0.0
+        if self.running:  # answers that are held up give their memory back later, which matters as far as it is scarce
+            used = used_tokens / capacity if used_tokens < capacity else 1.0
+            decodes_s = own_s * len(self.running) * used * used * config.decode_weight
         free_s = wait_s + memory_s
         base_s = free_s + own_s + decodes_s + displaced_s
         return base_s, free_s, own_s, found, waiting, wait_s, memory_s, decodes_s, displaced_s
