@@ -96,19 +96,20 @@ class Judge:
         worker, seen = self._registry.find(event.worker), figures(event.load)
         if worker is None:
             return
-        if self._loads.get(event.worker, seen) != seen:
+        moved = self._loads.get(event.worker, seen) != seen
+        if moved:
             worker.vitals.progressed(event.at_s)
         self._loads[event.worker] = seen
         if self._patience_s > 0:
-            self._call_off_lost(worker, event.load)
+            self._call_off_lost(worker, event.load, moved=moved)
 
-    def _call_off_lost(self, worker: Worker, load: LoadReport) -> None:
+    def _call_off_lost(self, worker: Worker, load: LoadReport, *, moved: bool) -> None:
         """What the worker does not know of any more goes elsewhere, and so does what comes while that is in doubt: a
         worker that loses what it is sent seems idle, and would be sent everything."""
         watched = self._lost.get(worker.id)
         if watched is None:
             watched = self._lost[worker.id] = LostRequests(self._patience_s)
-        for each in watched.reported(load, worker.unanswered):
+        for each in watched.reported(load, worker.unanswered, moved=moved):
             each(
                 WorkerTimeout(
                     f"Worker {worker.id} has lost the request: for {self._patience_s:g} s it sent nothing, and "

@@ -1,8 +1,10 @@
 """Requests that a worker has lost while it goes on with others: it counts fewer than wait there for their first byte.
 
 What a load report counts (running and waiting) is at least what has been waiting since before that report. Where a
-report counted less, the difference will never be answered, whatever the worker's probes say. Pure: reports bring the
-time. Owned and told by fleet.judge. Not here: a worker of which nothing moves any more (vitals).
+report counted less, the difference will never be answered, whatever the worker's probes say. Only reports that say the
+same as the one before count: a request whose long prompt is being read in chunks may be in neither number, but it moves
+the tokens in use. Pure: reports bring the time. Owned and told by fleet.judge. Not here: a worker of which nothing
+moves any more (vitals).
 """
 
 from __future__ import annotations
@@ -33,17 +35,19 @@ class LostRequests:
         self.doubtful = False
         """Whether it has been idle by its own account for DOUBT_S while one and the same request waits there."""
 
-    def reported(self, load: LoadReport, unanswered: Collection[CallOff]) -> Sequence[CallOff]:
+    def reported(self, load: LoadReport, unanswered: Collection[CallOff], *, moved: bool) -> Sequence[CallOff]:
         """Those of `unanswered`, the requests without a first byte, oldest first, that are found lost just now.
 
-        Which of several is lost cannot be seen: the oldest are named, as many as are missing.
+        Which of several is lost cannot be seen: the oldest are named, as many as are missing. `moved`: whether any of
+        the report's figures differs from the one before.
         """
         held = load.running + load.waiting
-        self._doubt(load.at_s, None if held else next(iter(unanswered), None))
+        self._doubt(load.at_s, None if held or moved else next(iter(unanswered), None))
         if not any(each in unanswered for each in self._suspects):
             self._begin(load.at_s, unanswered)
             return ()
-        self._least = min(self._least, held)
+        if not moved:
+            self._least = min(self._least, held)
         if load.at_s - self._began_s < self._patience_s:
             return ()
         waiting = [each for each in self._suspects if each in unanswered]

@@ -29,7 +29,7 @@ def report(at_s: float, held: int, *, waiting: int = 0) -> LoadReport:
 def found(steps: Iterable[tuple[float, int, list[CallOff]]], patience_s: float = 10.0) -> list[CallOff]:
     watched, lost = LostRequests(patience_s), []
     for at_s, held, unanswered in steps:
-        lost += watched.reported(report(at_s, held), unanswered)
+        lost += watched.reported(report(at_s, held), unanswered, moved=False)
     return lost
 
 
@@ -56,7 +56,7 @@ def test_a_long_wait_in_a_queue_that_is_reported_is_no_loss(held: int) -> None:
 def doubts(steps: Iterable[tuple[float, int, list[CallOff]]]) -> list[bool]:
     watched, found_ = LostRequests(60.0), []
     for at_s, held, unanswered in steps:
-        watched.reported(report(at_s, held), unanswered)
+        watched.reported(report(at_s, held), unanswered, moved=False)
         found_.append(watched.doubtful)
     return found_
 
@@ -77,6 +77,17 @@ def test_requests_that_come_and_are_answered_between_reports_are_never_lost() ->
     steps = [(float(at_s), 0, requests(f"{at_s}a", f"{at_s}b")) for at_s in range(100)]
 
     assert found(steps) == []
+
+
+def test_a_long_prompt_that_no_number_counts_is_not_lost_while_the_tokens_in_use_grow() -> None:
+    """SGLang reads it in chunks, and counts it neither as running nor as waiting meanwhile."""
+    watched, long = LostRequests(10.0), requests("a million tokens")
+    for at_s in range(300):
+        assert not watched.reported(report(float(at_s), 0), long, moved=True)
+        assert not watched.doubtful
+
+    lost = [watched.reported(report(float(at_s), 0), long, moved=False) for at_s in range(300, 311)]
+    assert long in lost
 
 
 def test_a_new_span_begins_once_all_that_was_watched_is_answered() -> None:
@@ -105,4 +116,4 @@ def test_nothing_is_called_lost_while_the_worker_counts_all_it_was_sent(moves: l
         waiting += requests(*(f"{number + i}" for i in range(arrive)))
         number += arrive
         del waiting[:answered]
-        assert not watched.reported(report(float(at_s), len(waiting) + others), waiting)
+        assert not watched.reported(report(float(at_s), len(waiting) + others), waiting, moved=False)
