@@ -7,15 +7,25 @@ headers in size and time, and answers malformed HTTP in OpenAI's error shape. Gi
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from typing import Any, ClassVar
 
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-from router.errors import ConcurrencyLimited, HeadersTooLarge, InvalidBody, RequestTooSlow, RouterError
+from router.errors import (
+    ConcurrencyLimited,
+    HeadersTooLarge,
+    InternalError,
+    InvalidBody,
+    RequestTooSlow,
+    RouterError,
+)
 from router.request.endpoints import MODEL_CALLS, PUT_TOO, ModelCalls, Split
 from router.request.model_call import STATUS_LINES, ModelCall
+
+log = logging.getLogger(__name__)
 
 HEADERS_S = 30.0
 """Seconds from the first byte of a request to the end of its headers."""
@@ -94,7 +104,7 @@ class RouterProtocol(HttpToolsProtocol):
             if self.cycle is not None:
                 self.cycle.keep_alive = False
         except httptools.HttpParserError as error:
-            self.send_400_response(str(error) or "it cannot be parsed")
+            self._unparsed(error)
         else:
             if self._in_headers and self._unparsed_bytes > self.max_header_bytes and not self.transport.is_closing():
                 self._refuse(self._headers_too_large())
@@ -305,6 +315,15 @@ class RouterProtocol(HttpToolsProtocol):
             self._refuse(self._headers_too_large())
         else:
             self._refuse(InvalidBody(f"This is not a valid HTTP/1.1 request: {msg}"))
+
+    def _unparsed(self, error: httptools.HttpParserError) -> None:
+        """Whose fault it was: what is no HTTP is the client's, an exception of ours in between is not."""
+        ours = error.__context__
+        if ours is None or isinstance(ours, httptools.HttpParserError):
+            self.send_400_response(str(error) or "it cannot be parsed")
+        else:
+            log.error("a request failed as it came in", exc_info=ours)
+            self._refuse(InternalError(f"The router failed: {type(ours).__name__}."))
 
     def _headers_too_large(self) -> RouterError:
         limit = self.max_header_bytes

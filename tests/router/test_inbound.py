@@ -14,6 +14,7 @@ from router import inbound
 from router.app import create_app
 from router.inbound import RouterProtocol, limited_protocol
 from router.request.endpoints import Split
+from router.request.model_call import ModelCall
 from router_fakes import DONE, STREAM_HEAD, Call, answer, chunk, config, event, running, upstream
 
 CHAT = "/v1/chat/completions"
@@ -48,6 +49,21 @@ async def test_model_calls_do_not_pass_through_asgi(chat: dict[str, Any], monkey
 
     assert "/workers" in asked
     assert CHAT not in asked
+
+
+async def test_a_bug_of_ours_met_while_a_request_is_parsed_is_told_as_ours_and_logged(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(self: ModelCall, *, its_turn: bool) -> None:
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(ModelCall, "end_body", broken)
+    async with upstream() as worker, running(config(worker.url)) as router:
+        received = await talk(router.port, post())
+
+    assert received.startswith(b"HTTP/1.1 500 ")
+    assert b'"source":"router"' in received
+    assert "a bug" in caplog.text
 
 
 async def test_pipelined_requests_are_answered_in_their_order_whichever_way_they_take() -> None:
