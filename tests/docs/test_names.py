@@ -123,3 +123,17 @@ def test_queries_are_promql(tmp_path: Path) -> None:
     checked = subprocess.run([program, "check", "rules", file], capture_output=True, text=True, check=False, timeout=60)
 
     assert checked.returncode == 0, checked.stderr + checked.stdout
+
+
+def ttft_cells(page: Path) -> set[str]:
+    """Cells like "0.55 / 0.36 / 1.36 / 2.46" of the page's tables."""
+    text = page.read_text("utf-8").replace("**", "")
+    return {cell.strip() for cell in re.findall(r"\|([^|\n]+)", text) if re.fullmatch(r" [\d.]+( / [\d.]+){3} ", cell)}
+
+
+def test_latencies_of_the_readme_are_those_of_its_page_and_of_the_committed_run() -> None:
+    measured = {cell for file in (ROOT / "benchmarks/h200").glob("*.md") for cell in ttft_cells(file)}
+    shown, explained = ttft_cells(ROOT / "README.md"), ttft_cells(ROOT / "docs/routers-on-h200.md")
+
+    assert len(shown) >= 4
+    assert shown <= explained <= measured
