@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import shutil
 import subprocess
 from collections.abc import Iterator
 from importlib.metadata import entry_points
@@ -27,6 +28,8 @@ from served import Server
 ANY_REQUEST = "req-0123456789abcdef"
 PATHS = {"/var/log/trieway": "decision-log"}
 PROGRAMS = ("bash", "curl", "locust", "make", "pytest", "python", "sed", "trieway", "zstdcat")
+TOOLS = ("bash", "curl", "jq", "make", "sed", "zstdcat")
+"""What the pages use and Python does not bring."""
 SERVERS = {"serve": (8080, "/ready"), "up": (8080, "/ready"), "simulate": (30_000, "/v1/models")}
 """Commands that run until Ctrl-C, the port each listens on unless it says so, and what answers once it is ready."""
 SMALLER = {
@@ -185,6 +188,9 @@ def reader(
     fleet: dict[int, int], tmp_path_factory: pytest.TempPathFactory, environment: dict[str, str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[Reader]:  # fmt: skip
+    missing = [name for name in TOOLS if shutil.which(name) is None]
+    if missing:
+        pytest.skip(f"not installed here: {', '.join(missing)} (Debian: curl, jq, zstd)")
     folder = tmp_path_factory.mktemp("page")
     for name in ("benchmarks", "deploy", "docs", "loadtests", "tests"):
         (folder / name).symlink_to(ROOT / name)
