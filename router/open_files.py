@@ -5,6 +5,7 @@ A shell's usual limit is 1,024, and each request in flight needs two. Called by 
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import sys
 
@@ -26,8 +27,10 @@ def allow(connections: int) -> int:
 
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft < wanted and soft != resource.RLIM_INFINITY:
-        soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        raised = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        with contextlib.suppress(OSError, ValueError):  # macOS names no hard limit and has one
+            resource.setrlimit(resource.RLIMIT_NOFILE, (raised, hard))
+            soft = raised
     if soft < wanted and soft != resource.RLIM_INFINITY:
         level = logging.WARNING if soft < wanted / 4 else logging.INFO
         log.log(
