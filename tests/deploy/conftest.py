@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +72,10 @@ def entrypoints() -> dict[str, list[str]]:
 class Outside:
     """Runs services as plain processes: each name becomes 127.0.0.1, each (service, port) a port that is free here."""
 
-    def __init__(self, services: dict[str, Service], entrypoints: dict[str, list[str]], logs: Path) -> None:
+    def __init__(
+        self, services: dict[str, Service], entrypoints: dict[str, list[str]], logs: Path, within: Sequence[str] = ()
+    ) -> None:
+        self._within = within  # a program that runs others, such as unshare
         self._services = services
         self._entrypoints = entrypoints
         self._logs = logs
@@ -115,8 +118,8 @@ class Outside:
         environment = {**os.environ, **self._services[service].get("environment", {})}
         with (self._logs / f"{service}.log").open("wb") as log:
             self._running[service] = subprocess.Popen(
-                [*self.command(service), *extra], cwd=self._logs, env=environment, stdin=subprocess.DEVNULL,
-                stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
+                [*self._within, *self.command(service), *extra], cwd=self._logs, env=environment,
+                stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
             )  # fmt: skip
 
     def healthy(self, service: str) -> bool:

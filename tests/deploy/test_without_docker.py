@@ -17,6 +17,11 @@ import pytest
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[2]
+READ_ONLY = (
+    "unshare", "--mount", "--propagation", "private", "sh", "-euc",
+    'mount --bind / /; mount -o remount,bind,ro /; mount -t tmpfs tmpfs /tmp; exec "$@"', "sh",
+)  # fmt: skip
+"""Runs a program where nothing but an empty /tmp can be written, as `read_only` and `tmpfs` have it in Compose."""
 WORKERS = ("worker-1", "worker-2", "worker-3", "worker-4")
 
 
@@ -84,6 +89,30 @@ def test_locusts_worker_joins_its_master(outside: Any) -> None:
         return len(stats["workers"]) == 1
 
     outside.wait("locust-worker", joined, "known to its master")
+
+
+def test_a_worker_and_the_router_run_where_nothing_can_be_written(
+    services: dict[str, Any], entrypoints: Any, outside_type: Any, tmp_path: Path
+) -> None:
+    program = Path(sys.executable).resolve()
+    if any(path.is_relative_to("/tmp") for path in (ROOT, program)):
+        pytest.skip("the programs themselves are in /tmp, which is emptied here")
+    if subprocess.run([*READ_ONLY, "true"], capture_output=True, check=False).returncode != 0:
+        pytest.skip("mounting is not allowed here (it needs root)")
+    written = subprocess.run([*READ_ONLY, "touch", "/opt/a-file"], capture_output=True, text=True, check=False)
+    services = {**services, "router": {**services["router"], "depends_on": {}}}
+    running = outside_type(services, entrypoints, tmp_path, READ_ONLY)
+    try:
+        for name in ("worker-1", "router"):
+            running.start(name)
+            running.wait_healthy(name)
+        chat = {"messages": [{"role": "user", "content": "Hello"}], "max_tokens": 4}
+        answer = httpx.post(f"{running.url('router', 8080)}/v1/chat/completions", json=chat, timeout=30)
+    finally:
+        running.stop()
+
+    assert "Read-only" in written.stderr
+    assert answer.status_code == 200
 
 
 def test_the_gpu_routers_command_and_environment_are_a_configuration_of_four_workers(
