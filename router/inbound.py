@@ -156,14 +156,14 @@ class RouterProtocol(HttpToolsProtocol):
             return
         self._header_bytes += len(name) + len(value) + 4
         if self._header_bytes > self.max_header_bytes:
-            raise ValueError("trailers too large")
+            raise self._headers_too_large()
 
     def on_headers_complete(self) -> None:
         self._in_headers = False
         if self._first_bytes + self._unparsed_bytes > self.max_header_bytes:  # else they cannot be too large
             self._header_bytes = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
             if self._header_bytes > self.max_header_bytes:
-                raise ValueError("headers too large")  # the parser stops and send_400_response says why
+                raise self._headers_too_large()
             self._header_bytes = 0
         parser, target = self.parser, self.url
         path, _, _ = target.partition(b"?")
@@ -311,16 +311,15 @@ class RouterProtocol(HttpToolsProtocol):
     # -- refusals -----------------------------------------------------------------------------------------------
 
     def send_400_response(self, msg: str) -> None:
-        if self._header_bytes > self.max_header_bytes:
-            self._refuse(self._headers_too_large())
-        else:
-            self._refuse(InvalidBody(f"This is not a valid HTTP/1.1 request: {msg}"))
+        self._refuse(InvalidBody(f"This is not a valid HTTP/1.1 request: {msg}"))
 
     def _unparsed(self, error: httptools.HttpParserError) -> None:
         """Whose fault it was: what is no HTTP is the client's, an exception of ours in between is not."""
         ours = error.__context__
         if ours is None or isinstance(ours, httptools.HttpParserError):
             self.send_400_response(str(error) or "it cannot be parsed")
+        elif isinstance(ours, RouterError):
+            self._refuse(ours)
         else:
             log.error("a request failed as it came in", exc_info=ours)
             self._refuse(InternalError(f"The router failed: {type(ours).__name__}."))

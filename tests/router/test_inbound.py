@@ -238,6 +238,23 @@ async def test_a_client_that_asks_to_go_on_is_told_to_and_answered() -> None:
     assert worker.calls[0].body == BODY
 
 
+@pytest.mark.parametrize(("body_bytes", "header_bytes", "status"), [(10, 40_000, 431), (150_000, 20_000, 200)])
+async def test_headers_are_counted_from_their_own_request_on(body_bytes: int, header_bytes: int, status: int) -> None:
+    """The second request's headers begin in the piece that ends the first, however large that was."""
+    first = post(b'{"messages":[{"role":"user","content":"%b"}]}' % (b"x" * body_bytes))
+    head, _, rest = post(headers=f"x-filler: {'y' * 2 * header_bytes}\r\nconnection: close\r\n").partition(b"yyy")
+    async with upstream() as worker, running(config(worker.url)) as router, asyncio.timeout(DEADLINE_S):
+        reader, writer = await asyncio.open_connection("127.0.0.1", router.port)
+        writer.write(first + head + b"y" * header_bytes)
+        answered = await reader.readuntil(b"\r\n\r\n")
+        writer.write(rest[header_bytes - 3 :])
+        received = await reader.read()
+        writer.close()
+
+    assert answered.startswith(b"HTTP/1.1 200 ")
+    assert b"HTTP/1.1 %d " % status in received
+
+
 async def test_chunked_bodies_with_trailers_reach_the_worker_whole() -> None:
     sent = b"POST %b HTTP/1.1\r\nhost: x\r\nconnection: close\r\ntransfer-encoding: chunked\r\n\r\n" % CHAT.encode()
     sent += chunk(BODY[:7]) + chunk(BODY[7:]) + b"0\r\nx-trailer: 1\r\n\r\n"

@@ -107,6 +107,16 @@ def test_joining_and_leaving_are_told_once_each(registry: Registry) -> None:
         registry.get(worker.id)
 
 
+def test_a_listener_that_names_kinds_of_events_hears_no_others(registry: Registry) -> None:
+    heard: list[str] = []
+    registry.listen(lambda event: heard.append(type(event).__name__), WorkerLeft)
+    registry.remove(registry.add("http://a:1"))
+    registry.listen(lambda event: heard.append(type(event).__name__), WorkerJoined)
+    registry.remove(registry.add("http://b:1"))
+
+    assert heard == ["WorkerLeft", "WorkerJoined", "WorkerLeft"]
+
+
 def test_a_lease_is_given_back_however_the_block_ends(registry: Registry) -> None:
     worker = registry.get(ready(registry, "http://a:1"))
     with registry.lease(worker):
