@@ -28,7 +28,7 @@ def ids(page: Path) -> str:
 @pytest.mark.parametrize("page", PAGES, ids=ids)
 def test_links_lead_somewhere(page: Path) -> None:
     lost = []
-    for target in re.findall(r"\]\(([^)\s]+)\)", prose(page)):
+    for target in re.findall(r"(?<=\]\()[^)\s]+(?=\))|(?<=src=\")[^\"]+", prose(page)):
         if target.startswith(("http://", "https://")):
             continue
         path, _, anchor = target.partition("#")
