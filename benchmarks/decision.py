@@ -1,10 +1,12 @@
-"""What one decision costs: expected_ttft beside prefix_match in one run, without HTTP. Prints microseconds and ratios.
+"""What a decision, and a request in all, cost a policy, without HTTP. Prints microseconds and ratios.
 
     python -m benchmarks.decision [--workers 8] [--stored 2000 20000] [--prompt-bytes 4000 40000]
+    python -m benchmarks.decision --all-policies [--workers 4]
 
-Each figure is the best of several rounds of `select` over prompts that share prefixes with what is stored, with a queue
-on every worker; the policies take turns within a round, so that a busy machine slows both. `index` is the share that
-matching takes; the decision beside the index is the rest. Not here: parsing and hashing (see the router's benchmark).
+The first: `select` of expected_ttft beside prefix_match's, over prompts that share prefixes with what is stored, with a
+queue on every worker. `index` is the share that matching takes; the decision beside the index is the rest. The second:
+every policy, `select` and all that it is told of a request. Each figure is the best of several rounds in which the
+policies take turns, so that a busy machine slows all alike. Not here: parsing and hashing (benchmarks/data_path).
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ from dataclasses import dataclass
 from random import Random
 from time import perf_counter
 
-from router.policies import Policy, PolicyConfigs, build_policy
+from router.policies import POLICIES, Policy, PolicyConfigs, build_policy
 from router.policies.expected_ttft import ExpectedTtft
 from router.prefix.block_hash import chain
 from router.types import (
@@ -131,15 +133,59 @@ def measure(workers: Sequence[View], stored: int, prompt_bytes: int) -> tuple[fl
     return ours_us, match_us, theirs_us
 
 
+def in_all(workers: Sequence[View], stored: int, prompt_bytes: int) -> dict[str, float]:
+    """Microseconds of a request, by policy: its decision and its three events, with QUEUED waiting on every worker."""
+    policies = {name: build_policy(name, PolicyConfigs(), Random(1)) for name in POLICIES}
+    for policy in policies.values():
+        fill(policy, workers, stored, prompt_bytes)
+    numbers = iter(range(10**6, 10**9))
+
+    def serving(policy: Policy) -> Callable[[], None]:
+        asked = [request(next(numbers), prompt_bytes, Random(number)) for number in range(200 * ROUNDS)]
+        rounds = iter([asked[start : start + 200] for start in range(0, len(asked), 200)])
+
+        def task() -> None:
+            for one in next(rounds):
+                decision = policy.select(one, workers)
+                policy.observe(Dispatched(request=one, decision=decision, at_s=one.at_s))
+                policy.observe(
+                    FirstToken(
+                        request_id=one.request_id, worker=decision.worker, ttft_s=0.005, at_s=one.at_s + 0.005
+                    )
+                )
+                outcome = Outcome(
+                    request_id=one.request_id, endpoint=one.endpoint, at_s=one.at_s, status=200, e2e_s=0.01,
+                    completion_tokens=100, prompt_tokens=int(one.key.prompt_tokens),
+                    cached_tokens=int(decision.match_tokens),
+                )  # fmt: skip
+                policy.observe(
+                    Finished(
+                        request_id=one.request_id, worker=decision.worker, outcome=outcome, at_s=one.at_s + 0.01
+                    )
+                )
+
+        return task
+
+    return dict(zip(policies, best_us(ROUNDS, [serving(policy) for policy in policies.values()], 200), strict=True))
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--workers", type=int, default=8)
     parser.add_argument("--stored", type=int, nargs="+", default=[1000, 10_000], help="prompts stored before")
     parser.add_argument("--prompt-bytes", type=int, nargs="+", default=[4000, 40_000])
+    parser.add_argument("--all-policies", action="store_true", help="a request in all, for every policy")
     options = parser.parse_args(arguments)
     workers = [View(WorkerId(f"w{index}")) for index in range(options.workers)]
     out = sys.stdout.write
+    if options.all_policies:
+        for prompt_bytes in options.prompt_bytes:
+            out(f"{prompt_bytes} bytes, {options.stored[0]} stored: policy | us per request | above round_robin\n")
+            costs = in_all(workers, options.stored[0], prompt_bytes)
+            for name, cost in costs.items():
+                out(f"{name:24} | {cost:6.1f} | {cost - costs['round_robin']:6.1f}\n")
+        return
     out("prompt bytes | stored | expected_ttft us | index us | beside the index us | prefix_match us | ratio\n")
     for prompt_bytes in options.prompt_bytes:
         for stored in options.stored:
