@@ -50,7 +50,7 @@ def _fleet(scenario: Scenario) -> Sequence[str]:
 
 def _server(url: str) -> str:
     try:
-        response = httpx.get(f"{url.rstrip('/')}/server_info", timeout=5, trust_env=False)
+        response = httpx.get(f"{url.rstrip('/')}/server_info", timeout=20, trust_env=False)  # one that just came up answers late
         said = msgspec.json.decode(response.content, type=dict[str, object])
     except (httpx.HTTPError, msgspec.DecodeError):
         return "did not say what it is"
