@@ -49,8 +49,8 @@ def _fleet(scenario: Scenario) -> Sequence[str]:
 
 
 def _server(url: str) -> str:
-    try:
-        response = httpx.get(f"{url.rstrip('/')}/server_info", timeout=20, trust_env=False)  # one that just came up answers late
+    try:  # one that just came up answers late
+        response = httpx.get(f"{url.rstrip('/')}/server_info", timeout=20, trust_env=False)
         said = msgspec.json.decode(response.content, type=dict[str, object])
     except (httpx.HTTPError, msgspec.DecodeError):
         return "did not say what it is"
