@@ -51,6 +51,9 @@ SAME_SHARE = 0.1
 differ by as much, and without this an idle fleet would send everything to the one whose estimate is lowest."""
 
 
+CONTENDERS = 3
+"""Workers whose charge for others is worked out, those that cost least without it: more make no measured difference."""
+
 
 class ExpectedTtft:
     def __init__(self, config: ExpectedTtftConfig, rng: Random) -> None:
@@ -72,14 +75,14 @@ class ExpectedTtft:
         demand = self._demand(request)
         weighed = self._weigh(demand, workers)
         alone = len(weighed) == 1
-        best = 0 if alone else self._cheapest(demand, weighed, workers)
+        best = 0 if alone else self._cheapest(weighed, workers)
         _, free_s, own_s, found, *_ = weighed[best]
         worker = workers[best].id
         return Decision(
             worker=worker,
             reason=Reason.ONLY_WORKER if alone else Reason.LOWEST_COST,
             match_blocks=found,
-            match_tokens=demand.match_tokens(worker, found),
+            match_tokens=weighed[best][9],
             expected_ttft_s=free_s + own_s,
         )
 
@@ -91,13 +94,13 @@ class ExpectedTtft:
         return tuple(
             Candidate(
                 worker=worker.id,
-                match_tokens=demand.match_tokens(worker.id, found),
+                match_tokens=match_tokens,
                 terms_s=tuple(
                     zip(TERMS, (wait_s, memory_s, own_s, decodes_s, displaced_s, costs[index] - base_s), strict=True)
                 ),
             )
             for index, (worker, one) in enumerate(zip(workers, weighed, strict=True))
-            for base_s, _, own_s, found, _, wait_s, memory_s, decodes_s, displaced_s in (one,)
+            for base_s, _, own_s, _, _, wait_s, memory_s, decodes_s, displaced_s, match_tokens in (one,)
         )
 
     def images(self) -> Mapping[WorkerId, CacheImage]:
@@ -117,7 +120,7 @@ class ExpectedTtft:
             return [books.get(worker.id, blank).weigh(demand, None, now_s) for worker in workers]
         return [books.get(worker.id, blank).weigh(demand, told.get(worker.id), now_s) for worker in workers]
 
-    def _cheapest(self, demand: Demand, weighed: Sequence[Weighed], workers: Workers) -> int:
+    def _cheapest(self, weighed: Sequence[Weighed], workers: Workers) -> int:
         """The lowest cost; equals by fewest in flight, then at random. The charge for others costs most to know, is
         never negative and has a bound, so it is asked for only where the rest of the cost leaves a choice.
         """
@@ -128,12 +131,12 @@ class ExpectedTtft:
         most_s = self._config.others_weight * self._forecast.most_s(weighed[best][2], price)
         equal = [best]
         if bases[order[1]] <= bases[best] + most_s + SAME_COST:
-            costs = self._costs(weighed, order, price)
+            costs = self._costs(weighed, order[:CONTENDERS], price)
             best = min(costs, key=costs.__getitem__)
             most_s = costs[best] + SAME_COST
             equal = [index for index, cost in costs.items() if cost <= most_s]
         if workers[best].in_flight == 0:
-            equal = self._idle_alike(best, demand, weighed, workers)
+            equal = self._idle_alike(best, weighed, workers)
         if len(equal) == 1:
             return equal[0]
         fewest = min(workers[index].in_flight for index in equal)
@@ -163,7 +166,7 @@ class ExpectedTtft:
                 least = cost + SAME_COST
         return costs
 
-    def _idle_alike(self, best: int, demand: Demand, weighed: Sequence[Weighed], workers: Workers) -> list[int]:
+    def _idle_alike(self, best: int, weighed: Sequence[Weighed], workers: Workers) -> list[int]:
         """Workers without a request that are as good as the idle `best`: nothing more is waited for or displaced, they
         hold as much of the prompt, and cost about the same. While the rate of one of two is not known, what they hold
         alone decides: only trying them can change that.
@@ -173,7 +176,7 @@ class ExpectedTtft:
         idle = [i for i, worker in enumerate(workers) if worker.in_flight == 0 and waits[i] <= most_s]
         if len(idle) == 1:
             return idle
-        matches = {i: demand.match_tokens(workers[i].id, weighed[i][3]) for i in idle}
+        matches = {i: weighed[i][9] for i in idle}
         known = [i for i in idle if self._books.get(workers[i].id, self._blank).rate.observations >= SETTLED]
         if best not in known:
             best = max(idle, key=matches.__getitem__)

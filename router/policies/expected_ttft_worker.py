@@ -26,10 +26,11 @@ LONGEST_S = 600.0
 """No observation of one request's progress counts for more."""
 LOST_S = 30.0
 """A worker that has reported nothing running or waiting for so long has answered, or lost, whatever was sent to it."""
-Weighed = tuple[float, float, float, int, int, float, float, float, float]
+Weighed = tuple[float, float, float, int, int, float, float, float, float, float]
 """A worker's cost for one request, in seconds: all terms but the charge for others; until it is free (`wait` and
 `memory`); this request's own prefill; then the blocks matched there and the requests that wait; then the terms `wait`,
-`memory`, `decodes` and `displaced`. Flat, because one is made for every worker of every request.
+`memory`, `decodes` and `displaced`; then the tokens expected to be cached. Flat, because one is made for every worker
+of every request.
 """
 
 
@@ -45,13 +46,6 @@ class Demand:
         self.block_tokens = block_tokens
         self.prompt_tokens = prompt_tokens
         self.answer_tokens = answer_tokens
-
-    def match_tokens(self, worker: WorkerId, found_blocks: int) -> float:
-        """Tokens of the prompt that this worker is expected to have."""
-        told = self.request.known_match_tokens
-        if told is not None and worker in told:
-            return float(told[worker])
-        return min(found_blocks * self.block_tokens, self.prompt_tokens) if found_blocks else 0.0
 
 
 class Booking:
@@ -120,9 +114,8 @@ class WorkerBook:
         prompt_tokens, block_tokens, answer_tokens = demand.prompt_tokens, demand.block_tokens, demand.answer_tokens
         blocks = demand.request.key.blocks
         found = image.match(blocks)
-        cached = found * block_tokens if told_tokens is None else told_tokens
-        if cached > prompt_tokens - 1.0:
-            cached = prompt_tokens - 1.0
+        match_tokens = self._match_tokens(demand, found, told_tokens)
+        cached = match_tokens if match_tokens < prompt_tokens else prompt_tokens - 1.0
         new = prompt_tokens - cached
         own_s = self.rate.seconds(new, cached)
         waiting = len(self.queue)
@@ -143,7 +136,20 @@ class WorkerBook:
             decodes_s = own_s * len(self.running) * used * used * config.decode_weight
         free_s = wait_s + memory_s
         base_s = free_s + own_s + decodes_s + displaced_s
-        return base_s, free_s, own_s, found, waiting, wait_s, memory_s, decodes_s, displaced_s
+        return base_s, free_s, own_s, found, waiting, wait_s, memory_s, decodes_s, displaced_s, match_tokens
+
+    def _match_tokens(self, demand: Demand, found: int, told_tokens: float | None) -> float:
+        """Tokens that will be cached when the prompt is read: what the worker says, and what requests in flight there
+        bring; where it says nothing, what the image has.
+        """
+        if told_tokens is None:
+            tokens = found * demand.block_tokens
+        elif found:
+            tokens = self.cache.image.locked(demand.request.key.blocks, found) * demand.block_tokens
+            tokens = max(tokens, told_tokens)
+        else:
+            return told_tokens
+        return min(tokens, demand.prompt_tokens)
 
     def _backlog_s(self, now_s: float) -> float:
         """Seconds until prefill booked before would be done. Work that is overdue counts until its first token.
@@ -201,8 +207,10 @@ class WorkerBook:
         request, block_tokens, prompt_tokens = demand.request, demand.block_tokens, demand.prompt_tokens
         blocks = request.key.blocks
         tail_tokens = prompt_tokens - len(blocks) * block_tokens
+        found = 0 if told_tokens is None else self.cache.image.match(blocks)
+        match_tokens = 0.0 if told_tokens is None else self._match_tokens(demand, found, told_tokens)
         use = self.cache.image.use(blocks, block_tokens, max(0.0, tail_tokens), at_s)
-        cached = use.found_blocks * block_tokens if told_tokens is None else told_tokens
+        cached = use.found_blocks * block_tokens if told_tokens is None else match_tokens
         if cached > prompt_tokens - 1.0:
             cached = prompt_tokens - 1.0
         booking = Booking(self._worker, demand, use, cached, at_s)

@@ -379,6 +379,22 @@ def test_a_prompt_that_the_worker_kept_longer_than_we_thought_makes_its_cache_la
     assert policy.select(request("q", chained(0, 1, 2, 3), at_s=70.0), workers).match_blocks == 4
 
 
+def test_what_requests_in_flight_bring_counts_beside_what_a_worker_says_it_holds() -> None:
+    """The next turn of a session comes while the one before still waits: its prompt is not cached yet, but will be."""
+    policy, workers = build(), fleet(2)
+    first = replace(request("first", chained(*range(40))), known_match_tokens={WorkerId("w0"): 0, WorkerId("w1"): 0})
+    home = send(policy, first, workers)
+    told = {WorkerId("w0"): 0, WorkerId("w1"): 0}
+    following = replace(request("next", chained(*range(42)), at_s=0.1), known_match_tokens=told)
+
+    decision = policy.select(following, workers)
+
+    assert decision.worker == home
+    assert decision.match_tokens == 40 * BLOCK
+    done = replace(following, known_match_tokens={**told, home: 41 * 512})
+    assert policy.select(done, workers).match_tokens == 41 * BLOCK  # it says more
+
+
 def test_what_is_explained_is_what_decides() -> None:
     policy, workers = build(), fleet(4)
     for i in range(20):
