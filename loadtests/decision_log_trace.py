@@ -2,7 +2,8 @@
 
 A log is a file or a folder of them (`decisions-*.jsonl.zst`, or the same lines unpacked as .jsonl). It says when each
 request came, its prompt as chained block hashes, how long prompt and answer were, and what really happened. A line that
-cannot be used raises TraceError, which names file, line and field. Not here: replay itself (replay.py).
+cannot be used raises TraceError, which names file, line and field; only a last line that was cut short, as a router
+leaves it that still writes or was killed, is left out with a warning. Not here: replay itself (replay.py).
 
 A block is one engine page. Its size in tokens is what workers reported, averaged over the log: the router's own
 `block_tokens` is an estimate from bytes.
@@ -11,6 +12,7 @@ A block is one engine page. Its size in tokens is what workers reported, average
 from __future__ import annotations
 
 import io
+import logging
 import struct
 from array import array
 from collections.abc import Iterator
@@ -24,6 +26,8 @@ import zstandard
 from loadtests.replay_source import ReplayRequest, ReplayTraffic
 from loadtests.trace_file import TraceError, bad
 from router.types import PromptKey
+
+log = logging.getLogger(__name__)
 
 VERSION = 1
 """The newest schema this reader understands (docs/decision-log.md)."""
@@ -199,8 +203,10 @@ def _read_file(path: Path) -> tuple[int, list[_Line]]:
         except msgspec.ValidationError as error:
             raise TraceError(f"{path}:{number}: {error}") from error
         except msgspec.DecodeError as error:
-            whole = "" if text.endswith(b"\n") else " (the file ends here: its router was killed, or still writes it)"
-            raise TraceError(f"{path}:{number}: not JSON: {error}{whole}") from error
+            if not text.endswith(b"\n"):
+                log.warning("%s:%d is cut short and left out: its router was killed, or still writes it", path, number)
+                continue
+            raise TraceError(f"{path}:{number}: not JSON: {error}") from error
         _check(path, number, line)
         if line.key_tokens is not None:
             found.append(line)
