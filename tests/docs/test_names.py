@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import subprocess
@@ -131,9 +132,15 @@ def ttft_cells(page: Path) -> set[str]:
     return {cell.strip() for cell in re.findall(r"\|([^|\n]+)", text) if re.fullmatch(r" [\d.]+( / [\d.]+){3} ", cell)}
 
 
-def test_latencies_of_the_readme_are_those_of_its_page_and_of_the_committed_run() -> None:
-    measured = {cell for file in (ROOT / "benchmarks/h200").glob("*.md") for cell in ttft_cells(file)}
+def measured_cells(runs: Path) -> set[str]:
+    """The same of a committed result of benchmarks/routers_on_gpus.py."""
+    figures = ("ttft_mean_s", "ttft_p50_s", "ttft_p90_s", "ttft_p99_s")
+    return {" / ".join(f"{run[each]:.2f}" for each in figures) for run in json.loads(runs.read_text())["runs"]}
+
+
+def test_latencies_of_the_readme_are_those_of_its_page_and_of_the_committed_runs() -> None:
+    measured = {cell for file in (ROOT / "benchmarks/h200").glob("routers-*.json") for cell in measured_cells(file)}
     shown, explained = ttft_cells(ROOT / "README.md"), ttft_cells(ROOT / "docs/routers-on-h200.md")
 
-    assert len(shown) >= 4
+    assert len(shown) >= 3
     assert shown <= explained <= measured
