@@ -144,11 +144,9 @@ class WorkerBook:
         """
         if told_tokens is None:
             tokens = found * demand.block_tokens
-        elif found:
-            tokens = self.cache.image.locked(demand.request.key.blocks, found) * demand.block_tokens
-            tokens = max(tokens, told_tokens)
         else:
-            return told_tokens
+            brought = self.cache.image.locked(demand.request.key.blocks, found) if found else 0
+            tokens = max(brought * demand.block_tokens, told_tokens)
         return min(tokens, demand.prompt_tokens)
 
     def _backlog_s(self, now_s: float) -> float:

@@ -30,6 +30,7 @@ from router.types import (
     Reason,
     RequestId,
     RoutingRequest,
+    WorkerChanged,
     WorkerId,
     WorkerJoined,
     WorkerLeft,
@@ -432,6 +433,8 @@ requests = st.builds(
     stream=st.booleans(),
     model=st.sampled_from([None, "a", "b"]),
     max_output_tokens=counts,
+    known_match_tokens=st.none() | st.dictionaries(worker_ids, st.sampled_from([-5, 0, 600, 10**18]), max_size=4),
+    known_prompt_tokens=st.sampled_from([None, 0, 1, 5000, 10**12]),
 )
 reports = st.builds(
     LoadReport,
@@ -454,6 +457,9 @@ outcomes = st.builds(
     completion_tokens=counts,
 )
 events: st.SearchStrategy[FleetEvent] = st.one_of(
+    st.builds(
+        WorkerChanged, worker=worker_ids, before=st.just("ready"), after=st.just("gone"), why=st.just(""), at_s=times
+    ),
     st.builds(WorkerJoined, worker=worker_ids, at_s=times),
     st.builds(WorkerLeft, worker=worker_ids, at_s=times),
     st.builds(CacheCleared, worker=worker_ids, at_s=times),
@@ -479,7 +485,8 @@ def test_no_stream_of_events_corrupts_it(stream: list[FleetEvent], asked: Routin
 
     for candidate in policy.candidates(asked, workers):
         assert all(isfinite(value) and value >= 0.0 for _, value in candidate.terms_s), candidate
-        assert 0.0 <= candidate.match_tokens <= max(asked.key.prompt_tokens, 1.0) * 16
+        most = max(asked.key.prompt_tokens, 1.0) * 16
+        assert 0.0 <= candidate.match_tokens <= max(most, asked.known_prompt_tokens or 0)
     for book in policy._books.values():
         image = book.cache.image
         stored = [*image._recent.values(), *(entry for entry in image._held if entry.stored)]
