@@ -213,7 +213,8 @@ def test_a_live_run_starts_real_routers_and_simulated_workers_and_leaves_nothing
 
 
 def test_a_goodput_search_alone_writes_its_trials(stub: str, scenario: Path, tmp_path: Path) -> None:
-    """The stub answers at once, so no rate fails within the eight trials, and four sessions are soon sent."""
+    """No rate fails within the eight trials, and four sessions are soon sent."""
+    scenario.write_text(TOML.replace("ttft_s = 0.3", "ttft_s = 60.0"))
     result = call("goodput", scenario, "--endpoint", f"mine={stub}", "--out", tmp_path / "out", "--sessions", 4)
     said = msgspec.json.decode((tmp_path / "out" / "report.json").read_bytes())
 
