@@ -22,6 +22,9 @@ from router.errors import RouterError
 from router.policies import POLICIES
 
 Overrides = dict[tuple[str, ...], Any]
+LISTENERS = 16
+"""Duplicates of the listening socket. libuv accepts one connection from each in a turn of the loop: with a single one,
+256 clients that came at once waited up to 9 s to be let in, while those who were in kept the loop busy."""
 
 
 def config_options(command: Callable[..., None]) -> Callable[..., None]:
@@ -111,7 +114,8 @@ def serve(config_file: Path | None, **given: Any) -> None:
     calm()
     grace_s, delay_s = config.server.shutdown_grace_s, config.server.shutdown_delay_s
     server = DrainingServer(settings, door, grace_s=grace_s, delay_s=delay_s)
-    server.run()
+    listening = settings.bind_socket()
+    server.run(sockets=[listening, *(listening.dup() for _ in range(LISTENERS - 1))])
     if not server.started:
         sys.exit(3)  # as uvicorn itself does
 
