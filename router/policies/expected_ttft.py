@@ -3,7 +3,8 @@
 The cost of a worker, in seconds: prefill booked there and not yet served, waiting for KV memory, this request's own
 prefill there, and charges for the decodes it delays, for cached prompts it displaces that may be wanted, and for its
 work while others wait. Every rate is learned per worker from outcomes (expected_ttft_worker, expected_ttft_rate).
-Not here: eligibility (fleet), retries (dispatch). The worth of each term: docs/tuning.md.
+Not here: eligibility (fleet), retries (dispatch). The worth of each term: docs/tuning.md. Long, because what decides
+and what is learned from events read the same books.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 Changes only through the events that expected_ttft hands on; the queries read. All times are of the events' clock,
 which may jump: elapsed time counts only where it can be true. Not here: what is believed of the cache
-(expected_ttft_cache), which worker is chosen (expected_ttft).
+(expected_ttft_cache), which worker is chosen (expected_ttft). Long, because all of it changes together at each event.
 """
 
 from __future__ import annotations

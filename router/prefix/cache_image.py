@@ -4,8 +4,8 @@ A use takes every block of the prompt over from earlier users, so each block bel
 and what an older prompt still owns is always the end of it, a leaf of SGLang's tree. Prompts that a request holds are
 kept apart: when one is released, the held prompt that shares most with it takes their common blocks over, so what is
 not held owns no block that is. Eviction drops the ends of what is not held, least recently used first, until the bound
-holds.
-`match` reads; all else writes. No policy, no I/O, no clock. Called by policies (expected_ttft).
+holds. `match` reads; all else writes. Long, because every method keeps the same sums and order. No policy, no I/O, no
+clock. Called by policies (expected_ttft).
 """
 
 from __future__ import annotations

@@ -53,6 +53,15 @@ def test_a_sweep_is_run_once_and_goes_on_where_it_stopped(plan: Path) -> None:
     assert "prefix_match, 1 cells: worse than round_robin in" in first.stdout
 
 
+def test_traces_may_lie_in_another_folder(plan: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "elsewhere"
+    folder.mkdir()
+    (tmp_path / "small.jsonl").rename(folder / "small.jsonl")
+
+    assert run(plan, "--jobs", 1).exit_code != 0
+    assert run(plan, "--jobs", 1, "--traces", folder).exit_code == 0
+
+
 def test_a_line_is_what_replay_says_of_its_cell(plan: Path) -> None:
     run(plan, "--jobs", 2)
     line = read_lines(plan.with_suffix(".jsonl"))[-1]
