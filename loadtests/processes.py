@@ -89,6 +89,10 @@ class Processes:
             async with asyncio.TaskGroup() as group:
                 watchers = [group.create_task(_watch(child)) for child in self._children]
                 result = await work
+                for child in self._children:
+                    if _has_ended(child.process):  # its watcher may not have heard yet
+                        await child.process.wait()
+                        raise child.exited()
                 for watcher in watchers:
                     watcher.cancel()
         except BaseExceptionGroup as errors:
@@ -101,6 +105,16 @@ class Processes:
             await _stop(child.process, self._stop_within_s)
             with contextlib.suppress(ValueError):
                 self._children.remove(child)
+
+
+def _has_ended(process: asyncio.subprocess.Process) -> bool:
+    """As the kernel knows it, which asyncio hears from a thread of its own."""
+    if sys.platform != "linux":  # waitid is not everywhere
+        return process.returncode is not None
+    try:
+        return os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+    except ChildProcessError:
+        return True  # reaped already
 
 
 async def _watch(child: Child) -> None:
