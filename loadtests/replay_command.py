@@ -25,7 +25,7 @@ from loadtests.trace_file import TraceError
 from workers.simulated.cost_file import read_cost_model
 from workers.simulated.cost_model import H200_QWEN3_8B
 
-DEFAULT_POLICIES = ("round_robin", "least_in_flight", "prefix_match")
+DEFAULT_POLICIES = ("round_robin", "least_in_flight", "prefix_match", "expected_ttft")
 
 
 def check_policies(_context: click.Context, _parameter: click.Parameter, typed: tuple[str, ...]) -> tuple[str, ...]:
