@@ -89,6 +89,8 @@ def parse(endpoint: str, body: bytes, headers: Mapping[str, str], session_header
         needed.check(data)
     if endpoint in ("/v1/chat/completions", "/v1/messages"):
         _check_messages(data["messages"])
+    elif endpoint == "/generate" and not _LOGPROB_FIELDS.isdisjoint(data):
+        _check_logprobs(data)
     return ParsedRequest(
         endpoint=endpoint,
         body=data,
@@ -146,6 +148,23 @@ def _check_messages(messages: list[Any]) -> None:
             )
         if not isinstance(message.get("role"), str):
             raise InvalidField(f"messages[{place}] needs a 'role': a string.", param=f"messages[{place}].role")
+
+
+_LOGPROB_FIELDS = frozenset({"return_logprob", "logprob_start_len"})
+
+
+def _check_logprobs(data: Body) -> None:
+    """Refuses what ends the scheduler of SGLang 0.5.21 (seen there), and with it all that runs on that worker."""
+    starts = data.get("logprob_start_len")
+    for start in starts if isinstance(starts, list) else [starts]:
+        if isinstance(start, int) and start < -1:
+            raise InvalidField(f"'logprob_start_len' must be -1 or more, not {start}.", param="logprob_start_len")
+    ids = data.get("input_ids")
+    if isinstance(data.get("text"), list) or (isinstance(ids, list) and ids and isinstance(ids[0], list)):
+        return
+    for name in sorted(_LOGPROB_FIELDS):
+        if isinstance(data.get(name), list):
+            raise InvalidField(f"'{name}' may be a list only for a list of prompts.", param=name)
 
 
 def _optional(data: Body, name: str, wanted: type, shape: str) -> Any:

@@ -63,3 +63,31 @@ def test_the_session_is_the_header_before_the_body() -> None:
 )
 def test_the_output_limit_is_found_in_every_dialect(field: bytes) -> None:
     assert parsed(GOOD + b", " + field + b"}").max_output_tokens == 9
+
+
+@pytest.mark.parametrize(
+    ("body", "param"),
+    [
+        (b'{"text": "x", "return_logprob": true, "logprob_start_len": -2}', "logprob_start_len"),
+        (b'{"text": ["x", "y"], "return_logprob": true, "logprob_start_len": [0, -7]}', "logprob_start_len"),
+        (b'{"text": "x", "return_logprob": true, "logprob_start_len": [0]}', "logprob_start_len"),
+        (b'{"input_ids": [1, 2], "return_logprob": [true]}', "return_logprob"),
+    ],
+)
+def test_what_would_end_a_workers_scheduler_is_refused_before_it_gets_there(body: bytes, param: str) -> None:
+    with pytest.raises(InvalidField) as caught:
+        parsed(body, "/generate")
+
+    assert caught.value.param == param
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"text": "x", "return_logprob": true, "logprob_start_len": -1}',
+        b'{"text": ["x", "y"], "return_logprob": [true, false], "logprob_start_len": [0, -1]}',
+        b'{"input_ids": [[1], [2]], "return_logprob": [true, true]}',
+    ],
+)
+def test_log_probabilities_that_workers_can_give_pass(body: bytes) -> None:
+    assert parsed(body, "/generate").body
