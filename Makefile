@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: install up test test-sglang sglang-env check lock bench chaos compose
+.PHONY: install up test test-sglang sglang-env check lock bench chaos compose audit
 
 install: $(VENV)/.installed
 
@@ -33,6 +33,10 @@ test-sglang: install sglang-env
 
 sglang-env:
 	PYTHON=$(PYTHON) bash workers/sglang/cpu/setup.sh $(SGLANG_ENV)
+
+# Pins and hashes of the lock; withdrawn versions and known vulnerabilities where the package index tells them.
+audit: install
+	$(BIN)/python deploy/audit.py
 
 compose:
 	docker compose up --build
