@@ -13,12 +13,17 @@ MOST_MODELS = 256
 """Models whose scale is kept; names come from clients."""
 
 
+PRIOR_TOKENS = 100.0
+"""What the prompt key's own estimate weighs, in tokens: a greeting is mostly chat template and moves it little."""
+
+
 class TokenScale:
     """Real prompt tokens per estimated one, by model. Starts at 1: what the prompt key estimated."""
 
-    __slots__ = ("_logs", "_ratios")
+    __slots__ = ("_logs", "_ratios", "_seen")
 
     def __init__(self) -> None:
+        self._seen: dict[str | None, float] = {}  # estimated tokens learned from
         self._logs: dict[str | None, float] = {}
         self._ratios: dict[str | None, float] = {}
 
@@ -33,6 +38,7 @@ class TokenScale:
         """Take up what another one has learned."""
         self._logs = dict(logs)
         self._ratios = {model: exp(value) for model, value in self._logs.items()}
+        self._seen = dict.fromkeys(self._logs, 100 * PRIOR_TOKENS)
 
     def learn(self, model: str | None, estimated: float, reported: int | None) -> float:
         """Learns from one prompt, and returns that prompt's own ratio; the model's where nothing usable is reported."""
@@ -43,11 +49,12 @@ class TokenScale:
         if known is None:
             if len(self._logs) >= MOST_MODELS or abs(ratio - 1.0) < 1e-9:
                 return ratio
-            known = log(ratio)
-        else:
-            # A long prompt says more: its overhead of template and rounding weighs less.
-            weight = 0.1 * min(1.0, estimated / 1000.0)
-            known += weight * (log(ratio) - known)
+            known = 0.0
+        # A long prompt says more: its overhead of template and rounding weighs less. Old ones fade.
+        seen = self._seen.get(model, PRIOR_TOKENS)
+        weight = max(estimated / (seen + estimated), 0.1 * min(1.0, estimated / 1000.0))
+        known += weight * (log(ratio) - known)
+        self._seen[model] = seen + estimated
         self._logs[model] = known
         self._ratios[model] = exp(known)
         return ratio

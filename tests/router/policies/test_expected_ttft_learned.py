@@ -24,7 +24,18 @@ def test_one_prompt_answers_with_its_own_ratio() -> None:
     scale = TokenScale()
 
     assert scale.learn("a", 1000.0, 800) == 0.8
-    assert scale.learn("a", 1000.0, None) == pytest.approx(0.8)
+    assert scale.learn("a", 1000.0, None) == scale.of("a") == pytest.approx(0.8, rel=0.03)
+
+
+def test_a_greeting_says_little_of_the_scale_and_a_long_prompt_much() -> None:
+    """A greeting is mostly chat template: taken at its word, the next prompts were expected to be three times as long."""
+    scale = TokenScale()
+
+    scale.learn("a", 6.0, 18)
+    assert scale.of("a") == pytest.approx(1.0, abs=0.1)
+
+    scale.learn("a", 2000.0, 1500)
+    assert scale.of("a") == pytest.approx(0.75, rel=0.03)
 
 
 def test_names_that_clients_make_up_are_bounded() -> None:
