@@ -28,7 +28,7 @@ def test_one_prompt_answers_with_its_own_ratio() -> None:
 
 
 def test_a_greeting_says_little_of_the_scale_and_a_long_prompt_much() -> None:
-    """A greeting is mostly chat template: taken at its word, the next prompts were expected to be three times as long."""
+    """A greeting is mostly chat template: taken at its word, all later prompts seemed three times as long."""
     scale = TokenScale()
 
     scale.learn("a", 6.0, 18)
