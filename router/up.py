@@ -65,6 +65,25 @@ class _Stop(Exception):
     """Ctrl-C or SIGTERM."""
 
 
+class _Signals:
+    """Ends the main thread's work on Ctrl-C or SIGTERM. Python swallows what a handler raises in the middle of a fork,
+    so it is remembered, and raised again at the next `check`.
+    """
+
+    def __init__(self) -> None:
+        self._came = False
+        signal.signal(signal.SIGINT, self._on_signal)
+        signal.signal(signal.SIGTERM, self._on_signal)
+
+    def check(self) -> None:
+        if self._came:
+            raise _Stop
+
+    def _on_signal(self, number: int, frame: object) -> None:
+        self._came = True
+        raise _Stop
+
+
 def run_up(*, workers: int, port: int, worker_port: int, policy: str) -> int:
     """Run until Ctrl-C; returns the exit code. Prints what is running and a curl line that works."""
     worker_ports = [worker_port + i for i in range(workers)]
@@ -73,22 +92,18 @@ def run_up(*, workers: int, port: int, worker_port: int, policy: str) -> int:
             click.echo(f"Port {wanted} is taken. Choose others with --port and --worker-port.", err=True)
             return 1
 
-    def on_signal(number: int, frame: object) -> None:
-        raise _Stop
-
-    signal.signal(signal.SIGINT, on_signal)
-    signal.signal(signal.SIGTERM, on_signal)
     children: list[Child] = []
     try:
+        signals = _Signals()
         for i, each in enumerate(worker_ports):
             children.append(_worker(f"worker w{i + 1}", each))
         with httpx.Client(timeout=2.0) as client:  # one for all looks: making one takes 50 ms of CPU
             for child in children:
-                _wait_ready(client, child)
+                _wait_ready(client, child, signals)
             children.append(_router(port, worker_ports, policy))
-            _wait_ready(client, children[-1])
+            _wait_ready(client, children[-1], signals)
         _say(port, worker_ports, policy)
-        _keep(children)
+        _keep(children, signals)
     except _Stop:
         click.echo("\nStopping ...")
         return 0
@@ -125,9 +140,10 @@ def _is_free(port: int) -> bool:
     return True
 
 
-def _wait_ready(client: httpx.Client, child: Child) -> None:
+def _wait_ready(client: httpx.Client, child: Child, signals: _Signals) -> None:
     deadline = time.monotonic() + START_TIMEOUT_S
     while time.monotonic() < deadline:
+        signals.check()
         if child.process.poll() is not None:
             raise RuntimeError(f"{child.name} ended with code {child.process.returncode} before it was ready.")
         try:
@@ -152,10 +168,11 @@ def _say(port: int, worker_ports: list[int], policy: str) -> None:
     )
 
 
-def _keep(children: list[Child]) -> NoReturn:
+def _keep(children: list[Child], signals: _Signals) -> NoReturn:
     """Until a signal comes: start again what dies, a few times each."""
     while True:
         time.sleep(0.5)
+        signals.check()
         for child in children:
             code = child.process.poll()
             if code is None:

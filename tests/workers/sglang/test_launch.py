@@ -110,7 +110,7 @@ def test_a_start_that_fails_shows_why_and_what_to_do_and_leaves_nothing(machine:
     assert "raise --mem-fraction-static, or spread the model with --tp." in done.stderr
     assert str(machine.logs / "gpu1.log") in done.stderr
     assert done.stdout.endswith("All stopped.\n")
-    assert not alive(int(machine.starts(ports[0])[0][0]))
+    assert not [start for start in machine.starts(ports[0]) if alive(int(start[0]))]  # it may not have begun yet
 
 
 def test_a_server_that_is_never_ready_is_given_up_in_time(machine: Any, ports: tuple[int, int]) -> None:
