@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +18,7 @@ import click
 from router.app import create_app
 from router.config import RouterConfig, knobs, load_config
 from router.errors import RouterError
+from router.obstacle import obstacle
 from router.policies import POLICIES
 
 Overrides = dict[tuple[str, ...], Any]
@@ -65,9 +65,8 @@ def read_config(config_file: Path | None, given: dict[str, Any]) -> RouterConfig
 
 def check_port(host: str, port: int) -> None:
     """Raises ClickException for an address that cannot be listened on: uvicorn says it in six lines, with no advice."""
-    try:
-        socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET).close()
-    except OSError as error:
+    error = obstacle(host, port)
+    if error is not None:
         why = f"Cannot listen on {host}:{port}: {os.strerror(error.errno or 0)}."
         raise click.ClickException(f"{why} Choose another --port or --host.") from error
 

@@ -10,7 +10,6 @@ import contextlib
 import ctypes
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -18,6 +17,8 @@ from typing import NoReturn
 
 import click
 import httpx
+
+from router.obstacle import obstacle
 
 START_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 10.0
@@ -88,7 +89,7 @@ def run_up(*, workers: int, port: int, worker_port: int, policy: str) -> int:
     """Run until Ctrl-C; returns the exit code. Prints what is running and a curl line that works."""
     worker_ports = [worker_port + i for i in range(workers)]
     for wanted in [*worker_ports, port]:
-        if not _is_free(wanted):
+        if obstacle("127.0.0.1", wanted):
             click.echo(f"Port {wanted} is taken. Choose others with --port and --worker-port.", err=True)
             return 1
 
@@ -128,16 +129,6 @@ def _router(port: int, worker_ports: list[int], policy: str) -> Child:
     for each in worker_ports:
         argv += ["--worker", f"http://127.0.0.1:{each}"]
     return Child("the router", argv, f"http://127.0.0.1:{port}/ready")
-
-
-def _is_free(port: int) -> bool:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-    return True
 
 
 def _wait_ready(client: httpx.Client, child: Child, signals: _Signals) -> None:

@@ -96,11 +96,6 @@ class FairQueue:
         share = self._shares.get(ticket.client)
         if share is None or ticket.state not in ("waiting", "running"):
             return
-        if self.waiting == 0 and share.running > 1 and now_s is None:
-            share.running -= 1  # nobody waits, and the client has more here: nothing else can change
-            self.running -= 1
-            ticket.state = "gone"
-            return
         if ticket.state == "running":
             share.running -= 1
             self.running -= 1

@@ -100,9 +100,12 @@ class HealthMonitor:
         try:
             await accepts(base_url, self._config.connect_timeout_s)
         except OSError as error:  # a TimeoutError is one
-            self._unreachable(base_url, f"connection refused or impossible: {error.strerror or error}")
+            self._no_connection(base_url, error)
             return False
         return True
+
+    def _no_connection(self, base_url: str, error: OSError) -> None:
+        self._unreachable(base_url, f"connection refused or impossible: {error.strerror or error}")
 
     async def check_listening(self, base_url: str) -> None:
         """Open a connection and close it. A refusal is proof; no answer in time counts as a failed probe."""
@@ -112,7 +115,7 @@ class HealthMonitor:
         except TimeoutError:
             self._failed(base_url, began_s, f"no connection within {self._config.connect_timeout_s:g} s")
         except OSError as error:
-            self._unreachable(base_url, f"connection refused or impossible: {error.strerror or error}")
+            self._no_connection(base_url, error)
             if base_url in self._wake:
                 self._wake[base_url].set()  # from now on it is asked every retry_interval_s
 

@@ -5,12 +5,13 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+
+from scripts import load_script
 
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "deploy/Dockerfile").read_text("utf-8")
@@ -19,12 +20,7 @@ IMAGES = ("router", "simulated", "load")
 
 @pytest.fixture(scope="module")
 def build_check() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("build_check", ROOT / "deploy/build_check.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script(ROOT / "deploy/build_check.py")
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
 import subprocess
 import sys
@@ -10,6 +9,8 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+
+from scripts import load_script
 
 ROOT = Path(__file__).parents[2]
 LOCK = """\
@@ -39,13 +40,7 @@ PROJECT = {"dependencies": ["A>=1,<2"], "optional-dependencies": {"more": ["x>=4
 
 @pytest.fixture(scope="module")
 def locked() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("locked", ROOT / "deploy/locked.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["locked"] = module  # dataclasses look themselves up
-    spec.loader.exec_module(module)
-    return module
+    return load_script(ROOT / "deploy/locked.py")
 
 
 def names(text: str) -> list[str]:

@@ -5,12 +5,12 @@ The same in full, with 1,000 experiments a row: benchmarks/experiment_error_rate
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+
+from scripts import load_script
 
 SCRIPT = Path(__file__).parents[3] / "benchmarks" / "experiment_error_rates.py"
 
@@ -18,13 +18,7 @@ SCRIPT = Path(__file__).parents[3] / "benchmarks" / "experiment_error_rates.py"
 @pytest.fixture(scope="module")
 def script() -> ModuleType:
     pytest.importorskip("numpy", reason="needs numpy (extra: loadtest)")
-    spec = importlib.util.spec_from_file_location("experiment_error_rates", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+    return load_script(SCRIPT)
 
 
 @pytest.mark.parametrize(("place", "requests"), [(1, 3600), (4, 6000)])
