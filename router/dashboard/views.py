@@ -7,8 +7,9 @@ who looks, so that ten open dashboards cost what one does. Called by dashboard.r
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import Any
+
+from msgspec.structs import replace
 
 from router.clock import Clock
 from router.dashboard.prefix_map import Branch, hot_branches, served_share, walk

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Protocol
 
+import msgspec
+
 from router.policies.base import Policy
-from router.quick import quick
 from router.types import ArmName, Decision, FleetEvent, RoutingRequest, Workers
 
 log = logging.getLogger(__name__)
@@ -20,9 +20,7 @@ log = logging.getLogger(__name__)
 LEFT_OUT = "failed and is left out from now on"
 
 
-@quick
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Choice:
+class Choice(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A decision, who made it, and among which workers. `spilled`: none of the arm's own could take the request."""
 
     decision: Decision

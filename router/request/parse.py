@@ -14,16 +14,13 @@ from typing import Any
 import msgspec
 
 from router.errors import InvalidBody, InvalidField
-from router.quick import quick
 
 Body = dict[str, Any]
 
 _decode = msgspec.json.Decoder().decode
 
 
-@quick
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ParsedRequest:
+class ParsedRequest(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A model call as far as routing reads it. `body` is the decoded JSON object, for `prompt_key` only."""
 
     endpoint: str

@@ -6,11 +6,11 @@ Not here: what is kept of it once it has ended (types.Outcome).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+
+import msgspec
 
 from router.errors import RouterError
 from router.fleet.call_off import CallOff
-from router.quick import quick
 from router.request.exact import ExactMatch
 from router.request.parse import ParsedRequest
 from router.request.relay import Relayed
@@ -18,9 +18,7 @@ from router.request.reply import RawHeaders, Reply
 from router.types import ArmName, Decision, RequestId, RoutingRequest, TraceContext, WorkerId
 
 
-@quick
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RawRequest:
+class RawRequest(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One model call as it came in. `target` is path and query as sent; `headers` have lower-case names."""
 
     request_id: RequestId

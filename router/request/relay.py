@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+
+import msgspec
 
 from router.clock import Clock
 from router.errors import StreamCut, WorkerError, WorkerHungUp
-from router.quick import quick
 from router.request.reply import RawHeaders, Reply
 from router.request.usage import Usage, is_usage_chunk, response_id_of, usage_of_body, usage_of_events
 from router.request.worker_connection import WorkerConnection
@@ -29,9 +29,7 @@ USAGE_EVENTS = 4
 Began = Callable[[float], None]
 
 
-@quick
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Relayed:
+class Relayed(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What passed through. Times are on the monotonic clock; `first_s` is None when nothing came.
 
     `response_id` names what `/v1/responses` stored.

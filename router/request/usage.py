@@ -7,16 +7,11 @@ messages spread it over `message_start` and `message_delta`. Called by request.r
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 import msgspec
 
-from router.quick import quick
 
-
-@quick
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Usage:
+class Usage(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What the worker reported; None where it said nothing.
 
     `cached_tokens` is 0 when a worker that reports details reports none, and None when it does not say.

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
-from dataclasses import replace
 from math import isfinite
 from operator import itemgetter
 from random import Random
@@ -11,6 +11,7 @@ from random import Random
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from policy_fakes import View
 from router.policies.expected_ttft import TERMS, ExpectedTtft, ExpectedTtftConfig
@@ -59,7 +60,7 @@ def request(name: str, blocks: tuple[int, ...], at_s: float = 0.0, model: str | 
 
 
 def build(seed: int = 1, **changes: float) -> ExpectedTtft:
-    return ExpectedTtft(replace(ExpectedTtftConfig(), **changes), Random(seed))
+    return ExpectedTtft(dataclasses.replace(ExpectedTtftConfig(), **changes), Random(seed))
 
 
 def send(policy: ExpectedTtft, asked: RoutingRequest, workers: list[View]) -> WorkerId:

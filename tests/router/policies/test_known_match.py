@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from random import Random
+
+from msgspec.structs import replace
 
 from policy_fakes import View
 from router.policies.expected_ttft import ExpectedTtft, ExpectedTtftConfig
