@@ -87,7 +87,7 @@ def create_app(
     admission = Admission(config.admission, clock)
     door.busy = lambda: admission.queue.running + admission.queue.waiting
     registry = Registry(clock, config.health, config.breaker)
-    registry.listen(Judge(registry, config.health.stall_s).observe, *Judge.HEARS)
+    Judge(registry, config.health.stall_s).listen()
     rng = Random(config.seed)
     policy = build_policy(config.policy, config.policies, rng)
     insight = Insight(config, policy, registry, rng=rng, clock=clock, version=trieway_version())
@@ -100,14 +100,15 @@ def create_app(
     registry.listen(guards.observe, WorkerChanged, WorkerLeft)
     collectors = (insight.collector, guards)
     metrics = Metrics(
-        registry, clock, lambda: index_blocks_of(policy), lambda: exact.results if exact else {}, *collectors
-    )
+        registry, insight.backlog, clock, lambda: index_blocks_of(policy), lambda: exact.results if exact else {},
+        *collectors,
+    )  # fmt: skip
     tls = worker_context(config.security)
     forwarder = Forwarder(config.forward, tls)
     recorder = Recorder(
         policy_name=config.policy,
         registry=registry,
-        sinks=[metrics.observe, *insight.sinks],
+        sinks=insight.sinks,
         body_sinks=insight.body_sinks,
         clock=clock,
     )

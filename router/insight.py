@@ -26,6 +26,7 @@ from router.fleet.worker import WorkerState
 from router.policies import Policy
 from router.request.explain import Explainer, explain_routes
 from router.request.record import BodySink, OutcomeSink
+from router.telemetry.backlog import Backlog
 from router.telemetry.decision_log import DecisionLog, utc_now
 from router.telemetry.insight_metrics import InsightCollector
 from router.telemetry.recent_requests import RecentRequests
@@ -55,7 +56,8 @@ class Insight:
         self.tracer: Tracer | None = None
         if config.tracing.otlp_url:
             self.tracer = Tracer(config.tracing, version=version, clock=clock, unix_s=lambda: utc_now().timestamp())
-        self.traffic = Traffic(clock)
+        self.backlog = Backlog()
+        self.traffic = Traffic(clock, self.backlog)
         self.collector = InsightCollector(
             self.decision_log, lambda: [shadow.view() for shadow in self.shadows], self.desk.counts
         )
@@ -79,7 +81,7 @@ class Insight:
 
     @property
     def sinks(self) -> Sequence[OutcomeSink]:
-        sinks: list[OutcomeSink] = [self.recent.ended, self.traffic.observe, self.desk.record]
+        sinks: list[OutcomeSink] = [self.recent.ended, self.desk.record, self.backlog.add]
         return [*sinks, self.tracer.observe] if self.tracer else sinks
 
     @property

@@ -71,9 +71,11 @@ class FairQueue:
             share = self._shares[ticket.client] = Share()
         share.weight = ticket.weight
         ticket.due = max(self._virtual, share.due) + ticket.cost / ticket.weight
-        if self.running < self.room and self.waiting == 0:
+        if self.waiting == 0 and self.running < self.room:
             share.due = ticket.due
-            self._run(ticket, share)
+            share.running += 1
+            self.running += 1
+            ticket.state = "running"
             return None
         gone: Ticket | None = None
         if self.waiting >= self.max_waiting:
@@ -94,17 +96,21 @@ class FairQueue:
     def leave(self, ticket: Ticket, now_s: float | None = None) -> None:
         """It has been served, or waits no more. `now_s` when served: so the time others wait is estimated."""
         share = self._shares.get(ticket.client)
-        if share is None or ticket.state not in ("waiting", "running"):
+        if share is None:
             return
         if ticket.state == "running":
             share.running -= 1
             self.running -= 1
-            self._measure(now_s)
-        else:
+            if now_s is not None:
+                self._measure(now_s)
+        elif ticket.state == "waiting":
             share.waiting -= 1
             self.waiting -= 1
+        else:
+            return
         ticket.state = "gone"
-        self._forget(ticket.client, share)
+        if not share.running:
+            self._forget(ticket.client, share)
         if len(self._heap) > 64 and len(self._heap) > 2 * self.waiting:
             self._heap = [entry for entry in self._heap if entry[2].state == "waiting"]
             heapq.heapify(self._heap)
@@ -142,9 +148,7 @@ class FairQueue:
         waiting = (entry for entry in self._heap if entry[2].client == name and entry[2].state == "waiting")
         return max(waiting, key=lambda entry: entry[:2])[2]
 
-    def _measure(self, now_s: float | None) -> None:
-        if now_s is None:
-            return
+    def _measure(self, now_s: float) -> None:
         if self._left_s is not None:
             self._gap_s += 0.05 * (min(now_s - self._left_s, 10.0) - self._gap_s)
         self._left_s = now_s

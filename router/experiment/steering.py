@@ -92,6 +92,8 @@ class Steering:
     def observe(self, event: FleetEvent) -> None:
         """What happened in the fleet, to everybody who decides or would have."""
         self._policy.observe(event)
+        if self.experiment is None and not self._shadows:
+            return
         for other in (self.experiment, *self._shadows):
             if other is not None and not other.broken:
                 try:

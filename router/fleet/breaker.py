@@ -87,7 +87,7 @@ class Breaker:
             if self._answered >= self._config.trials_to_close:
                 self._close()
             return
-        if self.closed:
+        if self.state is BreakerState.CLOSED:
             self._in_a_row = 0
             self._recent.append(True)
             if self._doublings and len(self._recent) == WINDOW and all(self._recent):

@@ -44,7 +44,8 @@ class CollapseDetector:
 
     def _finished(self, event: Finished) -> None:
         outcome, worker = event.outcome, event.worker
-        expected = outcome.decision.match_tokens if outcome.decision is not None else 0.0
+        decision = outcome.decision
+        expected = decision.match_tokens if decision is not None else 0.0
         if outcome.cached_tokens is None or expected < LONG_MATCH_TOKENS:
             return
         if outcome.at_s < self._since_s.get(worker, outcome.at_s):

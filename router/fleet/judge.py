@@ -6,6 +6,9 @@ Not here: probes (health), what follows from all of it (vitals).
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 from router.errors import WorkerTimeout
 from router.fleet.lost import LostRequests
 from router.fleet.registry import Registry
@@ -14,7 +17,6 @@ from router.types import (
     AttemptFailed,
     Finished,
     FirstToken,
-    FleetEvent,
     LoadReport,
     LoadReported,
     WorkerId,
@@ -32,46 +34,41 @@ DOUBT_HOLD_S = 3.0
 class Judge:
     """Keeps the vitals of all workers of one registry. A request is lost after `patience_s` (fleet.lost); 0: never."""
 
-    HEARS = (FirstToken, AttemptFailed, Finished, LoadReported, WorkerLeft)
-
     def __init__(self, registry: Registry, patience_s: float = 0.0) -> None:
         self._registry = registry
         self._patience_s = patience_s
         self._loads: dict[WorkerId, tuple[int | None, ...]] = {}
         self._lost: dict[WorkerId, LostRequests] = {}
 
-    def observe(self, event: FleetEvent) -> None:
-        """Ignores what workers that are gone still do."""
-        match event:
-            case FirstToken():
-                self._began(event)
-            case AttemptFailed():
-                self._failed(event)
-            case Finished():
-                self._finished(event)
-            case LoadReported():
-                self._reported(event)
-            case WorkerLeft():
-                self._loads.pop(event.worker, None)
-                self._lost.pop(event.worker, None)
-            case _:
-                pass
+    def listen(self) -> None:
+        """Hear what happens from now on. Ignores what workers that are gone still do."""
+        heard: dict[type, Callable[[Any], None]] = {
+            FirstToken: self._began,
+            AttemptFailed: self._failed,
+            Finished: self._finished,
+            LoadReported: self._reported,
+            WorkerLeft: self._left,
+        }
+        for kind, listener in heard.items():
+            self._registry.listen(listener, kind)
+
+    def _left(self, event: WorkerLeft) -> None:
+        self._loads.pop(event.worker, None)
+        self._lost.pop(event.worker, None)
 
     def _began(self, event: FirstToken) -> None:
         worker = self._registry.find(event.worker)
         if worker is None:
             return
-        worker.vitals.progressed(event.at_s)
+        vitals = worker.vitals
+        vitals.progressed(event.at_s)
         if event.status < 500 and event.status not in BUSY_STATUSES:
-            self._answered(worker, event.at_s)
-
-    def _answered(self, worker: Worker, at_s: float) -> None:
-        breaker = worker.vitals.breaker
-        closed = breaker.closed
-        breaker.answered()
-        if not closed:
-            breaker.trial_passed(at_s)
-            self._registry.judge(worker)
+            breaker = vitals.breaker
+            closed = breaker.closed
+            breaker.answered()
+            if not closed:
+                breaker.trial_passed(event.at_s)
+                self._registry.judge(worker)
 
     def _failed(self, event: AttemptFailed) -> None:
         worker = self._registry.find(event.worker)

@@ -14,13 +14,12 @@ from urllib.parse import urlsplit
 
 from router.clock import Clock
 from router.errors import ConfigError, NoWorker, RouterError, UnknownModel, UnknownWorker, WorkerExists, WorkerTimeout
-from router.fleet.breaker import BreakerConfig
+from router.fleet.breaker import BreakerConfig, BreakerState
 from router.fleet.call_off import CallOff
 from router.fleet.eligibility import chosen, needs_care, on_trial
 from router.fleet.lease import Lease
 from router.fleet.server_info import ServerFacts
 from router.fleet.state import WorkerState
-from router.fleet.unanswered import Unanswered
 from router.fleet.vitals import HealthConfig
 from router.fleet.worker import Worker
 from router.types import (
@@ -53,7 +52,7 @@ class Registry:
         self._workers: dict[WorkerId, Worker] = {}
         self._listeners: list[tuple[Listener, frozenset[type]]] = []
         self._heard_by: dict[type, tuple[Listener, ...]] = {}
-        self._events: deque[FleetEvent] = deque()
+        self._untold: deque[FleetEvent] = deque()
         self._telling = False
         self._eligible: dict[str | None, tuple[Worker, ...]] = {}
         self._named = 0
@@ -129,15 +128,21 @@ class Registry:
 
     def emit(self, event: FleetEvent) -> None:
         """Tell every listener. An event that a listener emits is told after the one at hand, to all in this order."""
-        self._events.append(event)
-        if self._telling:
-            return  # the loop below, further up the stack, takes it
+        untold = self._untold
+        if self._telling or untold:
+            untold.append(event)
+            if self._telling:
+                return  # the loop below, further up the stack, takes it
+            event = untold.popleft()
         self._telling = True
         try:
-            while self._events:
-                told = self._events.popleft()
-                for listener in self._heard_by.get(type(told)) or self._who_hears(type(told)):
-                    listener(told)
+            while True:
+                kind = type(event)
+                for listener in self._heard_by.get(kind) or self._who_hears(kind):
+                    listener(event)
+                if not untold:
+                    return
+                event = untold.popleft()
         finally:
             self._telling = False
 
@@ -269,13 +274,11 @@ class Registry:
         """The worker's cache is known to be empty: it was flushed or restarted."""
         self.emit(CacheCleared(worker=worker.id, at_s=self._clock()))
 
-    def lease(self, worker: Worker) -> Lease:
-        """Count one request on the worker for the time of a `with` block."""
-        return Lease(worker, self._lease_ended)
-
-    def unanswered(self, worker: Worker, call_off: CallOff) -> Unanswered:
-        """Let the request's wait for the first byte be called off, for the time of a `with` block; see there."""
-        return Unanswered(worker, call_off, self.trial_s(worker))
+    def lease(self, worker: Worker, call_off: CallOff | None = None) -> Lease:
+        """Count one request on the worker for the time of a `with` block, in which `call_off` may end its wait for the
+        first byte."""
+        trial_s = None if worker.vitals.breaker.state is BreakerState.CLOSED else self.trial_s(worker)
+        return Lease(worker, call_off, trial_s)
 
     # -- inside -------------------------------------------------------------------------------------------------
 
@@ -283,10 +286,6 @@ class Registry:
         heard = tuple(listener for listener, kinds in self._listeners if not kinds or kind in kinds)
         self._heard_by[kind] = heard
         return heard
-
-    def _lease_ended(self, worker: Worker) -> None:
-        if worker.state is WorkerState.DRAINING and worker.in_flight == 0:
-            log.info("worker %s is drained", worker.id)
 
     def _find_eligible(self, model: str | None) -> tuple[Worker, ...]:
         open_to = [worker for worker in self._workers.values() if worker.takes_requests]

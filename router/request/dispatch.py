@@ -258,7 +258,7 @@ class Dispatcher:
         assert decision is not None
         body, hide_usage = body_for(raw.body, parsed, worker, ask_usage=self._config.ask_usage)
         sent_headers = without_credentials(raw.headers) if self._access.closed else raw.headers
-        with registry.lease(worker), registry.unanswered(worker, progress.call_off) as answered:
+        with registry.lease(worker, progress.call_off) as lease:
             sent_s = progress.dispatched_s = self._clock()
             registry.emit(Dispatched(request=request, decision=decision, at_s=sent_s))
             answer = await self._forwarder.send(worker, raw.target, sent_headers, body)
@@ -277,7 +277,7 @@ class Dispatcher:
                     headers += explain_headers(decision)
 
                 def began(now_s: float) -> None:
-                    answered()
+                    lease.answered()
                     registry.emit(
                         FirstToken(
                             request_id=request.request_id,

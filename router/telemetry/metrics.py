@@ -1,4 +1,4 @@
-"""Prometheus metrics of requests: every name, unit and label, and how an Outcome counts into them. Measures nothing.
+"""Prometheus metrics of requests: every name, unit and label, and how Outcomes count into them. Measures nothing.
 
 Labels are bounded: workers, policies and arms are the operator's, endpoints and reasons are fixed lists, statuses are
 numbers that workers send. No label holds what a client wrote. Gauges of the fleet are in fleet_metrics, those of the
@@ -7,7 +7,9 @@ decision log, shadows and experiments in insight_metrics. docs/metrics.md lists 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from operator import sub
+from typing import TypeAlias
 
 from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
 from prometheus_client.core import Metric
@@ -15,9 +17,10 @@ from prometheus_client.registry import Collector
 
 from router.clock import Clock, monotonic
 from router.fleet.registry import Registry
+from router.telemetry.backlog import Backlog
 from router.telemetry.fleet_metrics import FleetCollector, IndexBlocks, Lookups
 from router.telemetry.series import Count, Counts, Spread, Spreads
-from router.types import Decision, Outcome
+from router.types import ArmName, Outcome
 
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0)
 DECISION_SECONDS = (5e-6, 1e-5, 2.5e-5, 5e-5, 1e-4, 2.5e-4, 5e-4, 1e-3, 5e-3)
@@ -29,30 +32,30 @@ TTFT_ERROR_SECONDS = (-10.0, -2.5, -1.0, -0.25, -0.1, -0.025, 0.025, 0.1, 0.25, 
 """Above 0 the answer came later than was predicted."""
 BY_WORKER = ("policy", "worker")
 BY_ARM = ("arm", "policy")
+Alike: TypeAlias = tuple[str, str, str, str | None, int, str | None, ArmName | None]
+"""Endpoint, policy, worker, reason, status, error and arm of requests that count in the same series."""
 
 
 class Metrics:
-    """All metrics of one app; `observe` is a sink of Outcomes, `render` is the body of `/metrics`."""
+    """All metrics of one app. Requests come through `backlog`; `render` is the body of `/metrics`."""
 
     def __init__(
         self,
         fleet: Registry,
+        backlog: Backlog,
         clock: Clock = monotonic,
         index_blocks: IndexBlocks = dict,
         lookups: Lookups = dict,
         *collectors: Collector,
     ) -> None:
-        self._requests = _Requests()
+        requests = _Requests(backlog)
+        backlog.counters.append(requests.count)
         self._prometheus = CollectorRegistry()
         self._prometheus.register(ProcessCollector(registry=None))
-        self._prometheus.register(self._requests)
+        self._prometheus.register(requests)
         self._prometheus.register(FleetCollector(fleet, clock, index_blocks, lookups))
         for collector in collectors:
             self._prometheus.register(collector)
-
-    def observe(self, outcome: Outcome) -> None:
-        """Count one ended request."""
-        self._requests.observe(outcome)
 
     def render(self) -> bytes:
         """Prometheus text format."""
@@ -60,9 +63,10 @@ class Metrics:
 
 
 class _Requests(Collector):
-    """Everything that is counted per request. A row of series is looked up once and kept: labels are bounded."""
+    """Everything that is counted per request. Requests that are alike in every label are counted together."""
 
-    def __init__(self) -> None:
+    def __init__(self, backlog: Backlog) -> None:
+        self._backlog = backlog
         self._ended = Counts(
             "trieway_requests", "Requests ended, by how.", ("endpoint", "policy", "worker", "status", "error")
         )
@@ -71,38 +75,50 @@ class _Requests(Collector):
         self._by_worker = _Series("trieway", BY_WORKER)
         self._by_arm = _Series("trieway_arm", BY_ARM)
         self._errors = _ErrorSeries()
-        self._how: dict[tuple[str, str, str, int, str | None], Count] = {}
-        self._why: dict[tuple[str, str, str], _Row] = {}
+        self._rows: dict[Alike, _Row] = {}
 
     def collect(self) -> Iterator[Metric]:
+        self._backlog.settle()
         for family in (self._ended, self._reasons):
             yield family.family()
         for group in (self._by_policy, self._by_worker, self._by_arm, self._errors):
             for each in group.families:
                 yield each.family()
 
-    def observe(self, outcome: Outcome) -> None:
-        decision, policy = outcome.decision, outcome.policy
-        worker = "" if decision is None else decision.worker
-        how = (outcome.endpoint, policy, worker, outcome.status, outcome.error)
-        ended = self._how.get(how)
-        if ended is None:
-            ended = self._how[how] = self._ended.of(
-                outcome.endpoint, policy, worker, str(outcome.status), outcome.error or ""
-            )
-        ended.value += 1.0
-        if decision is None:
-            return
-        why = (policy, worker, decision.reason._value_)  # `.value` is a slow property
-        row = self._why.get(why)
-        if row is None:
-            row = self._why[why] = _Row(
-                self._reasons.of(*why), self._by_policy, self._by_worker.of((policy, worker)), self._errors, policy,
-                worker,
-            )  # fmt: skip
-        row.observe(outcome, decision)
-        if outcome.arm is not None and not outcome.spilled:
-            self._by_arm.of((outcome.arm, policy)).observe(outcome, decision)
+    def count(self, outcomes: Sequence[Outcome]) -> None:
+        alike: dict[Alike, list[Outcome]] = {}
+        for one in outcomes:
+            decision, arm = one.decision, None if one.spilled else one.arm
+            if decision is None:
+                key: Alike = (one.endpoint, one.policy, "", None, one.status, one.error, arm)
+            else:
+                reason = decision.reason._value_  # `.value` is a slow property, and an Enum's hash a slow method
+                key = (one.endpoint, one.policy, decision.worker, reason, one.status, one.error, arm)
+            group = alike.get(key)
+            if group is None:
+                group = alike[key] = []
+            group.append(one)
+        for key, group in alike.items():
+            row = self._rows.get(key)
+            if row is None:
+                row = self._rows[key] = self._row(*key)
+            row.count(group)
+
+    def _row(
+        self, endpoint: str, policy: str, worker: str, reason: str | None, status: int, error: str | None,
+        arm: ArmName | None,
+    ) -> _Row:  # fmt: skip
+        ended = self._ended.of(endpoint, policy, worker, str(status), error or "")
+        if reason is None:
+            return _Row(ended)
+        return _DecidedRow(
+            ended,
+            self._reasons.of(policy, worker, reason),
+            _PolicyChild(self._by_policy, policy),
+            _ErrorChild(self._errors, policy, worker),
+            self._by_worker.of((policy, worker)),
+            None if arm is None else self._by_arm.of((arm, policy)),
+        )
 
 
 class _PolicySeries:
@@ -162,23 +178,16 @@ class _Child:
         self._completion: Count = family.completion.of(*labels)
         self._expected: Count = family.expected.of(*labels)
 
-    def observe(self, outcome: Outcome, decision: Decision) -> None:
-        self._e2e.observe(outcome.e2e_s)
-        if outcome.ttft_s is not None:
-            self._ttft.observe(outcome.ttft_s)
-        if outcome.itl_mean_s is not None:
-            self._itl.observe(outcome.itl_mean_s)
-        tokens = outcome.prompt_tokens
-        if tokens is not None and tokens > 0:
-            self._prompt.value += tokens
-        tokens = outcome.completion_tokens
-        if tokens is not None and tokens > 0:
-            self._completion.value += tokens
-        tokens = outcome.cached_tokens
-        if tokens is not None:
-            match_tokens = decision.match_tokens
-            self._cached.value += max(0, tokens)
-            self._expected.value += max(0.0, match_tokens)
+    def count(self, group: Sequence[Outcome], told: Sequence[Outcome], matches: Sequence[float]) -> None:
+        """`told` are those of them that report cached tokens, `matches` what was predicted of these."""
+        self._e2e.observe([one.e2e_s for one in group])
+        self._ttft.observe([value for one in group if (value := one.ttft_s) is not None])
+        self._itl.observe([value for one in group if (value := one.itl_mean_s) is not None])
+        self._prompt.value += sum([value for one in group if (value := one.prompt_tokens) is not None and value > 0])
+        made = [value for one in group if (value := one.completion_tokens) is not None and value > 0]
+        self._completion.value += sum(made)
+        self._cached.value += sum([value for one in told if (value := one.cached_tokens) is not None and value > 0])
+        self._expected.value += sum([match for match in matches if match > 0.0])
 
 
 class _ErrorSeries:
@@ -195,37 +204,78 @@ class _ErrorSeries:
         self.families = (self.match, self.ttft)
 
 
-class _Row:
-    """Every series that a request of one policy, worker and reason counts in."""
+class _PolicyChild:
+    """The series of one policy."""
 
-    __slots__ = (
-        "_cached", "_decision", "_expected", "_match_error", "_policy", "_reasoned", "_retries", "_ttft_error",
-        "_worker",
-    )  # fmt: skip
+    __slots__ = ("cached", "decision", "expected", "policy", "retries")
+
+    def __init__(self, family: _PolicySeries, policy: str) -> None:
+        self.policy = policy
+        self.decision = family.decision.of(policy)
+        self.cached = family.cached.of(policy)
+        self.expected = family.expected.of(policy)
+        self.retries = family.retries
+
+
+class _ErrorChild:
+    """What was predicted of one worker beside what came."""
+
+    __slots__ = ("match", "ttft")
+
+    def __init__(self, family: _ErrorSeries, policy: str, worker: str) -> None:
+        self.match = family.match.of(policy, worker)
+        self.ttft = family.ttft.of(policy, worker)
+
+
+class _Row:
+    """Every series that requests count in which are alike: here those for which no worker was chosen."""
+
+    __slots__ = ("_ended",)
+
+    def __init__(self, ended: Count) -> None:
+        self._ended = ended
+
+    def count(self, group: Sequence[Outcome]) -> None:
+        self._ended.value += len(group)
+
+
+class _DecidedRow(_Row):
+    """Those for which one was."""
+
+    __slots__ = ("_arm", "_errors", "_policy", "_reasoned", "_worker")
 
     def __init__(
-        self, reasoned: Count, by_policy: _PolicySeries, worker: _Child, errors: _ErrorSeries, policy: str, name: str
-    ) -> None:
+        self, ended: Count, reasoned: Count, policy: _PolicyChild, errors: _ErrorChild, worker: _Child,
+        arm: _Child | None,
+    ) -> None:  # fmt: skip
+        super().__init__(ended)
         self._reasoned = reasoned
-        self._worker = worker
         self._policy = policy
-        self._decision = by_policy.decision.of(policy)
-        self._cached = by_policy.cached.of(policy)
-        self._expected = by_policy.expected.of(policy)
-        self._retries = by_policy.retries
-        self._match_error = errors.match.of(policy, name)
-        self._ttft_error = errors.ttft.of(policy, name)
+        self._errors = errors
+        self._worker = worker
+        self._arm = arm
 
-    def observe(self, outcome: Outcome, decision: Decision) -> None:
-        self._reasoned.value += 1.0
-        self._decision.observe(outcome.decision_s)
-        self._expected.observe(decision.match_tokens)
-        cached = outcome.cached_tokens
-        if cached is not None:
-            self._cached.observe(cached)
-            self._match_error.observe(cached - decision.match_tokens)
-        if outcome.ttft_s is not None and decision.expected_ttft_s is not None:
-            self._ttft_error.observe(outcome.ttft_s - decision.expected_ttft_s)
-        if outcome.attempts > 1:
-            self._retries.of(self._policy).value += outcome.attempts - 1
-        self._worker.observe(outcome, decision)
+    def count(self, group: Sequence[Outcome]) -> None:
+        super().count(group)
+        self._reasoned.value += len(group)
+        policy, errors = self._policy, self._errors
+        policy.decision.observe([one.decision_s for one in group])
+        policy.expected.observe([one.decision.match_tokens for one in group if one.decision is not None])
+        told = [one for one in group if one.cached_tokens is not None]
+        cached = [one.cached_tokens or 0 for one in told]
+        matches = [one.decision.match_tokens for one in told if one.decision is not None]
+        policy.cached.observe(cached)
+        errors.match.observe(list(map(sub, cached, matches)))
+        errors.ttft.observe([
+            one.ttft_s - expected_s
+            for one in group
+            if one.ttft_s is not None
+            and one.decision is not None
+            and (expected_s := one.decision.expected_ttft_s) is not None
+        ])
+        retried = sum([one.attempts - 1 for one in group if one.attempts > 1])
+        if retried:
+            policy.retries.of(policy.policy).value += retried
+        self._worker.count(group, told, matches)
+        if self._arm is not None:
+            self._arm.count(group, told, matches)

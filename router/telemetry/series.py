@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Sequence
-from itertools import accumulate
+from itertools import accumulate, repeat
 
 from prometheus_client.core import CounterMetricFamily, Metric
 from prometheus_client.utils import floatToGoString
@@ -34,9 +34,11 @@ class Spread:
         self.counts = [0] * (len(bounds) + 1)
         self.total = 0.0
 
-    def observe(self, value: float) -> None:
-        self.counts[bisect_left(self._bounds, value)] += 1
-        self.total += value
+    def observe(self, values: Sequence[float]) -> None:
+        counts = self.counts
+        for place in map(bisect_left, repeat(self._bounds), values):
+            counts[place] += 1
+        self.total += sum(values)
 
 
 class Counts:

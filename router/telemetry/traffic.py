@@ -1,16 +1,17 @@
 """The last ten minutes in steps of five seconds: requests, failures, TTFT, tokens, and the same per worker. Bounded.
 
-A sink of Outcomes, O(1) a request. Read by the dashboard. Not here: Prometheus (metrics), single requests
+Counts Outcomes from the backlog, O(1) a request. Read by the dashboard. Not here: Prometheus (metrics), single requests
 (recent_requests).
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from math import exp, floor, log
 
 from router.clock import Clock
+from router.telemetry.backlog import Backlog
 from router.types import Outcome, WorkerId
 
 STEP_S = 5.0
@@ -33,49 +34,56 @@ class Step:
         self.cached_tokens = 0
         self.ttft: Counter[int] = Counter()
 
-    def add(self, outcome: Outcome) -> None:
-        self.requests += 1
-        self.failed += outcome.status >= 500
-        ttft_s = outcome.ttft_s
-        if ttft_s is not None:
-            place = floor(log(ttft_s) / BIN) if ttft_s > 1e-6 else LOWEST
-            self.ttft[place] = self.ttft.get(place, 0) + 1
-        cached, prompt = outcome.cached_tokens, outcome.prompt_tokens
-        if cached is not None and prompt is not None:
-            self.prompt_tokens += prompt
-            self.cached_tokens += cached
-
 
 class Traffic:
     """Steps by worker (None: no worker was chosen); step i of the ring holds the time that ends with it."""
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: Clock, backlog: Backlog) -> None:
         self._clock = clock
+        self._backlog = backlog
         self._steps: dict[int, dict[WorkerId | None, Step]] = {}
+        backlog.counters.append(self._count)
 
-    def observe(self, outcome: Outcome) -> None:
-        """Sink of Outcomes. Counts a request when it ends."""
-        now = int(self._clock() / STEP_S)
-        steps = self._steps.get(now)
-        if steps is None:
-            steps = self._steps[now] = {}
-            for old in [each for each in self._steps if each <= now - STEPS]:
-                del self._steps[old]
-        decision = outcome.decision
-        worker = None if decision is None else decision.worker
-        step = steps.get(worker)
-        if step is None:
-            step = steps[worker] = Step()
-        step.add(outcome)
+    def _count(self, outcomes: Sequence[Outcome]) -> None:
+        """Each in the step in which it ended."""
+        for one in outcomes:
+            place = int((one.at_s + one.e2e_s) / STEP_S)
+            steps = self._steps.get(place)
+            if steps is None:
+                steps = self._begin(place)
+            decision = one.decision
+            worker = None if decision is None else decision.worker
+            step = steps.get(worker)
+            if step is None:
+                step = steps[worker] = Step()
+            step.requests += 1
+            if one.status >= 500:
+                step.failed += 1
+            ttft_s = one.ttft_s
+            if ttft_s is not None:
+                bin_ = floor(log(ttft_s) / BIN) if ttft_s > 1e-6 else LOWEST
+                step.ttft[bin_] = step.ttft.get(bin_, 0) + 1
+            cached, prompt = one.cached_tokens, one.prompt_tokens
+            if cached is not None and prompt is not None:
+                step.prompt_tokens += prompt
+                step.cached_tokens += cached
+
+    def _begin(self, place: int) -> dict[WorkerId | None, Step]:
+        steps = self._steps[place] = {}
+        for old in [each for each in self._steps if each <= place - STEPS]:
+            del self._steps[old]
+        return steps
 
     def series(self) -> list[tuple[float, Step]]:
         """(seconds ago, step), oldest first, the one that is still filling last; empty steps included."""
+        self._backlog.settle()
         now = int(self._clock() / STEP_S)
         places = range(now - STEPS + 1, now + 1)
         return [((now - place) * STEP_S, _sum(self._steps.get(place, {}).values())) for place in places]
 
     def last_minute(self, worker: WorkerId) -> Step:
         """What ended on one worker in the last minute."""
+        self._backlog.settle()
         now = int(self._clock() / STEP_S)
         steps = [self._steps[place].get(worker) for place in range(now - 11, now + 1) if place in self._steps]
         return _sum(step for step in steps if step is not None)

@@ -15,7 +15,7 @@ class Clocked:
     def __init__(self) -> None:
         self.now_s = 0.0
         self.registry = Registry(lambda: self.now_s)
-        self.registry.listen(Judge(self.registry).observe)
+        Judge(self.registry).listen()
         self.changes: list[WorkerChanged] = []
         self.registry.listen(lambda event: self.changes.append(event) if isinstance(event, WorkerChanged) else None)
         self.workers = [self.ready(name) for name in "abc"]

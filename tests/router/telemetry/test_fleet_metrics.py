@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from router.fleet.kv_feed import FeedState
 from router.fleet.registry import Registry
+from router.telemetry.backlog import Backlog
 from router.telemetry.metrics import Metrics
 from router.types import LoadReport, WorkerId
 
@@ -17,7 +18,7 @@ def test_load_feeds_and_memory_of_each_worker_are_shown() -> None:
     )
     registry.report_load(worker, load)
     worker.kv_feed = FeedState(connected=True, heard=True, gaps=2, blocks=9)
-    metrics = Metrics(registry, lambda: 10.0, lambda: {WorkerId("a"): 5}, lambda: {"known": 4})
+    metrics = Metrics(registry, Backlog(), lambda: 10.0, lambda: {WorkerId("a"): 5}, lambda: {"known": 4})
 
     text = metrics.render().decode()
 

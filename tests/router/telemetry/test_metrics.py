@@ -15,6 +15,7 @@ from router.admission.retry import RetryBudget, RetryConfig
 from router.fleet.kv_feed import FeedState
 from router.fleet.registry import Registry
 from router.fleet.state import WorkerState
+from router.telemetry.backlog import Backlog
 from router.telemetry.guard_metrics import GuardCollector
 from router.telemetry.insight_metrics import InsightCollector
 from router.telemetry.metrics import Metrics
@@ -39,8 +40,9 @@ def everything() -> Metrics:
     guards = GuardCollector(fleet, admission, RetryBudget(RetryConfig(), Random(0)))
     fleet.listen(guards.observe)
     fleet.set_state(worker, WorkerState.READY, "a test")
-    metrics = Metrics(fleet, lambda: 1.0, lambda: {WorkerId("w1"): 5}, lambda: {"known": 1}, insight, guards)
-    metrics.observe(
+    backlog = Backlog()
+    metrics = Metrics(fleet, backlog, lambda: 1.0, lambda: {WorkerId("w1"): 5}, lambda: {"known": 1}, insight, guards)
+    backlog.add(
         outcome(arm=ArmName("b"), attempts=2, decision=decision("w1", match_tokens=32.0, expected_ttft_s=0.2))
     )
     return metrics
@@ -97,15 +99,17 @@ def test_an_outcome_counts_once_in_every_series_it_belongs_to() -> None:
 
 
 def test_a_request_that_left_its_arm_does_not_count_there() -> None:
-    metrics = Metrics(Registry(lambda: 0.0))
-    metrics.observe(outcome(arm=ArmName("b"), spilled=True))
+    backlog = Backlog()
+    metrics = Metrics(Registry(lambda: 0.0), backlog)
+    backlog.add(outcome(arm=ArmName("b"), spilled=True))
 
     assert 'arm="b"' not in metrics.render().decode()
 
 
 def test_a_request_that_was_never_decided_counts_as_ended_only() -> None:
-    metrics = Metrics(Registry(lambda: 0.0))
-    metrics.observe(outcome(decision=None, status=400, error="invalid_body"))
+    backlog = Backlog()
+    metrics = Metrics(Registry(lambda: 0.0), backlog)
+    backlog.add(outcome(decision=None, status=400, error="invalid_body"))
     text = metrics.render().decode()
 
     assert 'error="invalid_body",policy="prefix_match",status="400",worker=""} 1.0' in text

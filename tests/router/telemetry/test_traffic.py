@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from random import Random
+from typing import Any
 
 import pytest
 
 from outcomes import decision, outcome
+from router.telemetry.backlog import Backlog
 from router.telemetry.traffic import STEP_S, STEPS, Traffic, quantiles
 from router.types import WorkerId
 
@@ -19,11 +21,23 @@ class Clock:
         return self.now_s
 
 
+class Watched:
+    """Traffic, and requests that end now."""
+
+    def __init__(self) -> None:
+        self.clock = Clock()
+        self.backlog = Backlog()
+        self.traffic = Traffic(self.clock, self.backlog)
+
+    def ended(self, **fields: Any) -> None:
+        self.backlog.add(outcome(at_s=self.clock.now_s - 1.5, e2e_s=1.5, **fields))
+
+
 def test_requests_count_in_the_step_in_which_they_end_and_old_steps_go() -> None:
-    clock = Clock()
-    traffic = Traffic(clock)
+    watched = Watched()
+    clock, traffic = watched.clock, watched.traffic
     for _ in range(3 * STEPS):
-        traffic.observe(outcome())
+        watched.ended()
         clock.now_s += STEP_S
 
     series = traffic.series()
@@ -35,20 +49,21 @@ def test_requests_count_in_the_step_in_which_they_end_and_old_steps_go() -> None
 
 
 def test_only_what_workers_or_the_router_did_wrong_is_a_failure() -> None:
-    traffic = Traffic(Clock())
+    watched = Watched()
+    traffic = watched.traffic
     for status, error in ((200, None), (400, "invalid_body"), (499, "client_gone"), (502, "stream_cut"), (503, None)):
-        traffic.observe(outcome(status=status, error=error))
+        watched.ended(status=status, error=error)
 
     assert traffic.series()[-1][1].failed == 2
 
 
 def test_a_workers_last_minute_is_its_own() -> None:
-    clock = Clock()
-    traffic = Traffic(clock)
-    traffic.observe(outcome(decision=decision("w1"), prompt_tokens=100, cached_tokens=50))
+    watched = Watched()
+    clock, traffic = watched.clock, watched.traffic
+    watched.ended(decision=decision("w1"), prompt_tokens=100, cached_tokens=50)
     clock.now_s += 30
-    traffic.observe(outcome(decision=decision("w1"), prompt_tokens=100, cached_tokens=70))
-    traffic.observe(outcome(decision=decision("w2")))
+    watched.ended(decision=decision("w1"), prompt_tokens=100, cached_tokens=70)
+    watched.ended(decision=decision("w2"))
 
     minute = traffic.last_minute(WorkerId("w1"))
     assert (minute.requests, minute.prompt_tokens, minute.cached_tokens) == (2, 200, 120)
@@ -59,13 +74,12 @@ def test_a_workers_last_minute_is_its_own() -> None:
 
 def test_quantiles_are_within_a_bin_of_the_truth() -> None:
     rng = Random(1)
-    clock = Clock()
-    traffic = Traffic(clock)
+    watched = Watched()
     values = sorted(rng.lognormvariate(-1, 1) for _ in range(2000))
     for value in values:
-        traffic.observe(outcome(ttft_s=value))
+        watched.ended(ttft_s=value)
 
-    found = quantiles(traffic.series()[-1][1].ttft, (0.5, 0.9))
+    found = quantiles(watched.traffic.series()[-1][1].ttft, (0.5, 0.9))
 
     assert found == [pytest.approx(values[1000], rel=0.06), pytest.approx(values[1800], rel=0.06)]
     assert quantiles(Counter(), (0.5,)) == [None]
