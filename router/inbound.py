@@ -23,7 +23,9 @@ from router.errors import (
     RouterError,
 )
 from router.request.endpoints import MODEL_CALLS, PUT_TOO, ModelCalls, Split
+from router.request.head import Head
 from router.request.model_call import STATUS_LINES, ModelCall
+from router.request.repeat import Repeat
 
 log = logging.getLogger(__name__)
 
@@ -36,6 +38,10 @@ BODY_BYTES_PER_S = 500.0
 SPREAD = 0.25
 """These deadlines are up to so much longer, by the client's port: thousands of connections that were opened together
 are not closed together, which would hold everybody else up."""
+LESSONS = 16
+"""A client whose heads differ so often is read anew every time."""
+RARELY_TWICE = frozenset({b"x-request-id", b"traceparent", b"idempotency-key"})
+"""A head with one of these is not expected again."""
 POSTED = {path.encode(): path for path in MODEL_CALLS}
 PUT = {path.encode(): path for path in PUT_TOO}
 
@@ -66,6 +72,12 @@ class RouterProtocol(HttpToolsProtocol):
         self._advancing = False
         self._piece_bytes = 0
         self._first_bytes = 0
+        self._resting = True
+        self._begun = 0
+        self._head: Head | None = None
+        self._repeat: Repeat | None = None
+        self._repeated: Head | None = None
+        self._learned = 0
 
     # -- the transport ------------------------------------------------------------------------------------------
 
@@ -94,9 +106,20 @@ class RouterProtocol(HttpToolsProtocol):
         if self._deaf:
             return
         self._heard_s = self.loop.time()
+        resting = self._resting
+        repeat = self._repeat
+        if repeat is not None and resting and self._active is None:
+            body, head, calls = repeat.body(data), self._repeated, self._calls
+            if body is not None and head is not None and calls is not None and not self._too_many():
+                self._began_s = self._heard_s
+                self._learned = 0
+                self._active = call = self._call(calls, head, len(body))
+                call.take_whole(body)
+                return
         self._piece_bytes = len(data)
         if self._in_headers:
             self._unparsed_bytes += self._piece_bytes
+        self._begun = 0
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade:
@@ -108,6 +131,15 @@ class RouterProtocol(HttpToolsProtocol):
         else:
             if self._in_headers and self._unparsed_bytes > self.max_header_bytes and not self.transport.is_closing():
                 self._refuse(self._headers_too_large())
+            elif resting and self._resting and self._begun == 1 and self._head is not None:
+                self._learn(data, self._head)
+
+    def _learn(self, data: bytes, head: Head) -> None:
+        """Remember the head of `data`, which is one whole request. Not one that will hardly come again."""
+        self._repeat = None
+        if head.keep_alive and not head.expects and self._learned < LESSONS and not RARELY_TWICE & head.named.keys():
+            self._learned += 1
+            self._repeat, self._repeated = Repeat.of(data), head
 
     def connection_lost(self, exc: Exception | None) -> None:
         active, self._active = self._active, None
@@ -138,6 +170,9 @@ class RouterProtocol(HttpToolsProtocol):
     # -- the parser ---------------------------------------------------------------------------------------------
 
     def on_message_begin(self) -> None:
+        self._resting = False
+        self._begun += 1
+        self._head = None
         self._header_bytes = 0
         self._first_bytes = self._piece_bytes
         self._body_bytes = 0
@@ -166,7 +201,7 @@ class RouterProtocol(HttpToolsProtocol):
                 raise self._headers_too_large()
             self._header_bytes = 0
         parser, target = self.parser, self.url
-        path, _, _ = target.partition(b"?")
+        path = target.partition(b"?")[0]
         method = parser.get_method()
         known = POSTED.get(path) if method == b"POST" else PUT.get(path) if method == b"PUT" else None
         if known is None or self._calls is None or self._too_many():
@@ -174,28 +209,27 @@ class RouterProtocol(HttpToolsProtocol):
             self._by_asgi()
             return
         version = parser.get_http_version()
+        keep_alive = version == "1.1" and parser.should_keep_alive()
+        head = self._head = Head(known, target, self.headers, version=version, keep_alive=keep_alive)
+        length = head.named.get(b"content-length")
         before = self.cycle
-        self._lean = call = ModelCall(
-            self._calls,
-            known,
-            target.decode("latin-1"),
-            self.headers,
-            transport=self.transport,
-            loop=self.loop,
-            tasks=self.tasks,  # type: ignore[arg-type]
-            version=version,
-            keep_alive=version == "1.1" and parser.should_keep_alive(),
-            ended=self._ended,
-        )
-        self.cycle = call  # type: ignore[assignment]
+        self._lean = call = self._call(self._calls, head, None if length is None else int(length))
         if before is None or before.response_complete:
             self._active = call
-            call.full = self.flow.write_paused
-            if call.refused is not None or call.expects:
+            if call.refused is not None or head.expects:
                 call.take_turn()
         else:
             self.flow.pause_reading()
             self.pipeline.appendleft((call, None))  # type: ignore[arg-type]
+
+    def _call(self, calls: ModelCalls, head: Head, length_bytes: int | None) -> ModelCall:
+        call = ModelCall(
+            calls, head, length_bytes, self.transport, self.loop, self.tasks, self._ended  # type: ignore[arg-type]
+        )
+        self.cycle = call  # type: ignore[assignment]
+        if self.flow.write_paused:
+            call.full = True
+        return call
 
     def on_body(self, body: bytes) -> None:
         self._body_bytes += len(body)
@@ -206,6 +240,7 @@ class RouterProtocol(HttpToolsProtocol):
             call.take_body(body, its_turn=call is self._active)
 
     def on_message_complete(self) -> None:
+        self._resting = True
         self._in_headers = True
         self._unparsed_bytes = 0
         call, self._lean = self._lean, None

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
 from dataclasses import dataclass
 from random import Random
 
@@ -37,11 +36,11 @@ from router.fleet.response_homes import ResponseHomes
 from router.fleet.worker import Worker
 from router.knob import knob, require
 from router.request.body_edit import body_for
-from router.request.client import client_of
 from router.request.disconnect import LEFT
 from router.request.exact import ExactMatcher
 from router.request.explain import Explainer, explain_headers
 from router.request.forward import Forwarder
+from router.request.head import Head
 from router.request.parse import parse
 from router.request.progress import Progress, RawRequest
 from router.request.prompt_key import PromptKeyConfig, prompt_key
@@ -49,7 +48,7 @@ from router.request.record import Recorder
 from router.request.relay import Relayed, relay
 from router.request.reply import Reply, send_error
 from router.request.strand import Strand
-from router.security.access import Access, without_credentials
+from router.security.access import Access
 from router.security.client import ANONYMOUS
 from router.types import AttemptFailed, Dispatched, FirstToken, RoutingRequest, WorkerId
 
@@ -92,7 +91,7 @@ class Dispatcher:
         admission: Admission | None = None,
         door: Door | None = None,
     ) -> None:
-        self._config = config
+        self.reconfigure(config)
         self._key_config = key_config
         self._registry = registry
         self._steering = steering
@@ -149,11 +148,12 @@ class Dispatcher:
     def reconfigure(self, config: DispatchConfig) -> None:
         """These settings count from the next request on."""
         self._config = config
+        self._session_header = config.session_header.lower().encode("latin-1")
 
-    def admit_stranger(self, headers: Mapping[str, str]) -> None:
-        """Whether a request with these headers is worth reading its body. Raises RouterStopping or InvalidApiKey."""
+    def admit_stranger(self, head: Head) -> None:
+        """Whether a request with this head is worth reading its body. Raises RouterStopping or InvalidApiKey."""
         self._door.check()
-        self._access.identify(headers)
+        self._access.identify(head.texts)
 
     def _too_late(self, call_off: CallOff) -> None:
         limit_s = self._config.total_timeout_s
@@ -161,9 +161,10 @@ class Dispatcher:
 
     async def _route(self, progress: Progress) -> None:
         raw, access = progress.raw, self._access
+        head = raw.head
         self._door.check()
-        client = access.identify(raw.named_headers)
-        parsed = progress.parsed = parse(raw.endpoint, raw.body, raw.named_headers, self._config.session_header)
+        client = access.identify(head.texts) if access.closed else ANONYMOUS
+        parsed = progress.parsed = parse(raw.endpoint, raw.body, head.text(self._session_header))
         model = access.routed_model(client, parsed.model, self._registry.models)
         exact = progress.exact = None if self._exact is None else await self._exact.match(parsed)
         request = progress.request = RoutingRequest(
@@ -173,7 +174,7 @@ class Dispatcher:
             at_s=raw.at_s,
             model=model,
             session=parsed.session,
-            client=client_of(raw.named_headers),
+            client=head.client,
             stream=parsed.stream,
             max_output_tokens=parsed.max_output_tokens,
             known_match_tokens=None if exact is None else exact.match_tokens,
@@ -239,7 +240,7 @@ class Dispatcher:
         decision = progress.decision = choice.decision
         progress.policy_name, progress.arm = choice.policy_name, choice.arm
         progress.spilled = progress.spilled or choice.spilled
-        self._explainer.decided(request, choice, asked=wants_explanation(progress.raw))
+        self._explainer.decided(request, choice, asked=progress.raw.head.explains)
         self._steering.shadow(request, workers, decision)
         return self._registry.get(decision.worker)
 
@@ -257,11 +258,11 @@ class Dispatcher:
         raw, parsed, decision, registry = progress.raw, progress.parsed, progress.decision, self._registry
         assert decision is not None
         body, hide_usage = body_for(raw.body, parsed, worker, ask_usage=self._config.ask_usage)
-        sent_headers = without_credentials(raw.headers) if self._access.closed else raw.headers
+        lines = raw.head.lines(worker.extra_headers, closed=self._access.closed, traced=raw.trace is not None)
         with registry.lease(worker, progress.call_off) as lease:
             sent_s = progress.dispatched_s = self._clock()
             registry.emit(Dispatched(request=request, decision=decision, at_s=sent_s))
-            answer = await self._forwarder.send(worker, raw.target, sent_headers, body)
+            answer = await self._forwarder.send(worker, raw.head.target, lines + raw.own_lines, body)
             try:
                 if answer.status in self._config.retry_statuses:
                     refused = refusal(worker.id, answer.status, answer.retry_after)
@@ -272,8 +273,8 @@ class Dispatcher:
                 headers = answer.headers
                 if b"x-request-id" in answer.names:
                     headers = [each for each in headers if each[0] != b"x-request-id"]
-                headers.append((b"x-request-id", raw.request_id.encode("latin-1")))
-                if wants_explanation(raw):
+                headers = [*headers, (b"x-request-id", raw.request_id.encode("latin-1"))]
+                if raw.head.explains:
                     headers += explain_headers(decision)
 
                 def began(now_s: float) -> None:
@@ -294,10 +295,6 @@ class Dispatcher:
                 return settled(result, worker, raw.endpoint)
             finally:
                 self._forwarder.ended(answer)
-
-
-def wants_explanation(raw: RawRequest) -> bool:
-    return raw.named_headers.get("x-trieway-explain") == "1"
 
 
 def settled(result: Relayed, worker: Worker, endpoint: str) -> Relayed:

@@ -17,11 +17,12 @@ from router.clock import Clock
 from router.errors import BodyTooLarge, RouterError
 from router.request.disconnect import LEFT, cancelled_when_client_leaves
 from router.request.dispatch import Dispatcher
+from router.request.head import Head
 from router.request.parse import NEEDS
 from router.request.progress import RawRequest
-from router.request.reply import RawHeaders, Reply, send_error
+from router.request.reply import RawHeaders, send_error
 from router.request.strand import Strand
-from router.telemetry.tracing import Tracer, with_traceparent
+from router.telemetry.tracing import Tracer, traceparent
 from router.types import RequestId
 
 MODEL_CALLS = frozenset(NEEDS)
@@ -31,7 +32,6 @@ PUT_TOO = frozenset({"/generate", "/encode", "/classify", "/v1/rerank"})
 DRAIN_BYTES = 256 * 2**20
 DRAIN_S = 10.0
 """How much of a body that is too large is taken, and how long, before the connection is closed on its sender."""
-_MAX_ID = 128
 
 
 class ModelCalls:
@@ -41,40 +41,29 @@ class ModelCalls:
         self, dispatcher: Dispatcher, max_body_bytes: int, clock: Clock, tracer: Tracer | None = None
     ) -> None:
         self._dispatcher = dispatcher
+        self.dispatch = dispatcher.dispatch
         self.max_body_bytes = max_body_bytes
         self.clock = clock
         self._tracer = tracer
         self._ids = Random()
 
-    def raw(
-        self, path: str, target: str, headers: RawHeaders, named: dict[str, str], body: bytes, at_s: float
-    ) -> RawRequest:
+    def raw(self, head: Head, body: bytes, at_s: float) -> RawRequest:
         """One model call as dispatch takes it; it gets an id, and a span if there is tracing."""
-        given = named.get("x-request-id")
-        if given and is_sane_id(given):
-            request_id = RequestId(given)
-        else:
-            request_id = RequestId(f"req-{self._ids.getrandbits(64):016x}")
-            if given is not None:
-                headers = [each for each in headers if each[0] != b"x-request-id"]
-            headers = [*headers, (b"x-request-id", request_id.encode("latin-1"))]
-        trace = self._tracer.begin(named) if self._tracer else None
-        if trace:
-            headers = with_traceparent(headers, trace)
+        request_id = head.given_id or self.new_id()
+        own_lines, trace = b"x-request-id: %b\r\n" % request_id.encode("latin-1"), None
+        if self._tracer is not None:
+            trace = self._tracer.begin(head.texts)
+            if trace is not None:
+                own_lines += b"traceparent: %b\r\n" % traceparent(trace)
         return RawRequest(
             request_id=request_id,
-            endpoint=path,
-            target=target,
-            headers=headers,
-            named_headers=named,
+            endpoint=head.endpoint,
+            head=head,
+            own_lines=own_lines,
             body=body,
             at_s=at_s,
             trace=trace,
         )
-
-    def serve(self, raw: RawRequest, reply: Reply, strand: Strand) -> None:
-        """Do the work of one model call in this strand."""
-        strand.start(self._dispatcher.dispatch(raw, reply, strand))
 
     def too_large(self, size_bytes: int | None) -> BodyTooLarge:
         """The error for a body of that size; None when it is only known to be over the limit."""
@@ -83,46 +72,44 @@ class ModelCalls:
             return BodyTooLarge(f"The body is over the limit of {limit:,} bytes (--max-body-bytes).")
         return BodyTooLarge(f"The body is {size_bytes:,} bytes, over the limit of {limit:,} (--max-body-bytes).")
 
-    def refusal_of_stranger(self, named: dict[str, str]) -> RouterError | None:
-        """Why a request with these headers would be refused whatever its body is; None if it would not."""
+    def refusal_of_stranger(self, head: Head) -> RouterError | None:
+        """Why a request with this head would be refused whatever its body is; None if it would not."""
         try:
-            self._dispatcher.admit_stranger(named)
+            self._dispatcher.admit_stranger(head)
         except RouterError as error:
             return error
         return None
 
-    def error_id(self, named: dict[str, str]) -> RequestId:
-        """An id to answer with when a request is refused before it is one."""
-        given = named.get("x-request-id")
-        return RequestId(given if given and is_sane_id(given) else f"req-{self._ids.getrandbits(64):016x}")
+    def new_id(self) -> RequestId:
+        """For a request whose client gave it none."""
+        return RequestId(f"req-{self._ids.getrandbits(64):016x}")
 
     # -- over ASGI ----------------------------------------------------------------------------------------------
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         at_s = self.clock()
-        headers: RawHeaders = scope["headers"]
-        named = {name.decode("latin-1"): value.decode("latin-1") for name, value in headers}
+        query: bytes = scope["query_string"]
+        target = scope["path"].encode("latin-1", "replace") + (b"?%b" % query if query else b"")
+        head = Head(scope["path"], target, scope["headers"])
         reply = AsgiReply(send)
         try:
-            body = await self._read_body(receive, named.get("content-length"))
+            body = await self._read_body(receive, head.text(b"content-length"))
         except RouterError as error:
-            send_error(reply, error, scope["path"], self.error_id(named))
+            send_error(reply, error, scope["path"], head.given_id or self.new_id())
             await reply.drained(but_end=True)
-            if "expect" not in named:  # such a client sends no body after an error
+            if b"expect" not in head.named:  # such a client sends no body after an error
                 await drain(receive)
             await reply.drained()
             return
         if body is None:
             return  # the client left while sending
-        query: bytes = scope["query_string"]
-        target = scope["path"] + (f"?{query.decode('latin-1')}" if query else "")
-        raw = self.raw(scope["path"], target, headers, named, body, at_s)
+        raw = self.raw(head, body, at_s)
         loop = asyncio.get_running_loop()
         over: asyncio.Future[None] = loop.create_future()
         strand = Strand(loop, lambda _: over.set_result(None))
         async with cancelled_when_client_leaves(receive):
             try:
-                self.serve(raw, reply, strand)
+                strand.start(self.dispatch(raw, reply, strand))
                 await asyncio.shield(over)
             except asyncio.CancelledError as stop:
                 strand.cancel(LEFT if LEFT in stop.args else None)
@@ -219,8 +206,3 @@ async def drain(receive: Receive) -> None:
 def is_model_call(method: str, path: str) -> bool:
     """Whether this is for `ModelCalls`; everything else is FastAPI's."""
     return path in MODEL_CALLS and (method == "POST" or (method == "PUT" and path in PUT_TOO))
-
-
-def is_sane_id(given: str) -> bool:
-    """Whether a client's own id may be used."""
-    return len(given) <= _MAX_ID and given.isascii() and given.isprintable()

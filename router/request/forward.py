@@ -1,7 +1,7 @@
-"""The way to a worker: pooled connections, header hygiene, deadlines, and every foreign exception translated once.
+"""The way to a worker: pooled connections, deadlines, and every foreign exception translated once.
 
-Called by request.dispatch. Not here: which worker (policies), retries on another one (dispatch), HTTP/1.1 itself
-(worker_connection), reading streams as events (relay).
+Called by request.dispatch. Not here: which headers go on (head), which worker (policies), retries on another one
+(dispatch), HTTP/1.1 itself (worker_connection), reading streams as events (relay).
 """
 
 from __future__ import annotations
@@ -14,11 +14,9 @@ from urllib.parse import urlsplit
 from router.errors import WorkerError, WorkerTimeout, WorkerUnreachable
 from router.fleet.worker import Worker
 from router.knob import knob, require
-from router.request.reply import RawHeaders
+from router.request.head import extra_headers, spelled
 from router.request.strand import Strand
-from router.request.worker_connection import HOP_BY_HOP, WorkerConnection, connection_options
-
-_NOT_SENT = HOP_BY_HOP | {b"host", b"content-length", b"expect"}
+from router.request.worker_connection import WorkerConnection
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,16 +78,15 @@ class Forwarder:
                 connection.close()
             await asyncio.sleep(0)
 
-    async def send(self, worker: Worker, target: str, headers: RawHeaders, body: bytes) -> WorkerConnection:
-        """POST `body`, byte for byte, to `target` (path and query) on the worker; its answer, of which status and
-        headers are there. The caller must `end` it: what was not read to its end by then is broken off.
+    async def send(self, worker: Worker, target: bytes, lines: bytes, body: bytes) -> WorkerConnection:
+        """POST `body`, byte for byte, to `target` (path and query) on the worker, with these header lines; its answer,
+        of which status and headers are there. The caller must `end` it: what was not read to its end by then is broken
+        off.
 
         Raises WorkerUnreachable, WorkerHungUp or WorkerTimeout.
         """
         place = self._place(worker)
-        head = b"POST %b%b%b%bcontent-length: %d\r\n\r\n" % (
-            place.path, target.encode("latin-1"), place.tail, _outgoing(headers, worker), len(body),
-        )  # fmt: skip
+        head = b"POST %b%b%b%bcontent-length: %d\r\n\r\n" % (place.path, target, place.tail, lines, len(body))
         return await self._exchange(worker, place, head, body)
 
     async def get(self, worker: Worker, target: str, timeout_s: float) -> tuple[int, bytes]:
@@ -98,7 +95,8 @@ class Forwarder:
         Raises WorkerUnreachable, WorkerHungUp or WorkerTimeout.
         """
         place = self._place(worker)
-        head = b"GET %b%b%b%b\r\n" % (place.path, target.encode("latin-1"), place.tail, _outgoing([], worker))
+        own = spelled(extra_headers(worker.extra_headers))
+        head = b"GET %b%b%b%b\r\n" % (place.path, target.encode("latin-1"), place.tail, own)
         loop = asyncio.get_running_loop()
         found: asyncio.Future[tuple[int, bytes]] = loop.create_future()
 
@@ -196,16 +194,3 @@ class Forwarder:
             while place.idle and (place.idle[0][0].closed or now_s - place.idle[0][1] > config.keepalive_s):
                 place.idle.pop(0)[0].close()
         self._sweep = self._loop.call_later(self._sweep_s, self._look)
-
-
-def _outgoing(headers: RawHeaders, worker: Worker) -> bytes:
-    """The header lines to send on: a client's own, without what concerns its connection to us, and the worker's."""
-    skipped = _NOT_SENT
-    if b"connection" in dict(headers):
-        skipped = skipped | connection_options(headers)
-    if worker.extra_headers:
-        extra = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in worker.extra_headers]
-        skipped = skipped | {name for name, _ in extra}
-        headers = [*(each for each in headers if each[0] not in skipped), *extra]
-        return b"".join([b"%b: %b\r\n" % each for each in headers])
-    return b"".join([b"%b: %b\r\n" % each for each in headers if each[0] not in skipped])

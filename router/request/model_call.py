@@ -7,13 +7,14 @@ message_event), so that both kinds take their turns on one connection. Called by
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from http import HTTPStatus
 
 from router.errors import RouterError
 from router.request import endpoints
 from router.request.disconnect import LEFT
 from router.request.endpoints import ModelCalls
+from router.request.head import Head
 from router.request.reply import RawHeaders, send_error
 from router.request.strand import Gate, Strand
 
@@ -35,7 +36,8 @@ STATUS_LINES = {status: status_line(status) for status in range(100, 1000)}
 
 
 class ModelCall:
-    """`target` is path and query as sent; `ended` is called once, when the next request may be answered."""
+    """`length_bytes` is the body's, if its head says it; `ended` is called once, when the next request may be answered.
+    """
 
     more_body = True
     refused: RouterError | None = None
@@ -45,6 +47,7 @@ class ModelCall:
     response_complete = False
     started = False
     _size = 0
+    _answer_headers: Sequence[tuple[bytes, bytes]] = ()
     _head = b""
     _chunked = False
     _strand: Strand | None = None
@@ -53,37 +56,26 @@ class ModelCall:
     def __init__(
         self,
         calls: ModelCalls,
-        path: str,
-        target: str,
-        headers: RawHeaders,
-        *,
+        head: Head,
+        length_bytes: int | None,
         transport: asyncio.Transport,
         loop: asyncio.AbstractEventLoop,
         tasks: set[object],
-        version: str,
-        keep_alive: bool,
         ended: Callable[[ModelCall], None],
     ) -> None:
         self.at_s = calls.clock()
         self._calls = calls
-        self.path = path
-        self.target = target
-        self.headers = headers
-        self._named = {name.decode("latin-1"): value.decode("latin-1") for name, value in headers}
+        self.head = head
         self._transport = transport
         self._loop = loop
         self._tasks = tasks
         self._ended = ended
         self._body: list[bytes] = []
-        self._answer_headers: RawHeaders = []
-        self.version = version
-        self.keep_alive = keep_alive
-        self.expects = self._named.get("expect", "").lower() == "100-continue"
-        length = self._named.get("content-length")
-        if length is not None and int(length) > calls.max_body_bytes:
-            self.refused = calls.too_large(int(length))
-        elif length is None or int(length) > STRANGER_BYTES:
-            self.refused = calls.refusal_of_stranger(self._named)
+        self.keep_alive = head.keep_alive
+        if length_bytes is not None and length_bytes > calls.max_body_bytes:
+            self.refused = calls.too_large(length_bytes)
+        elif length_bytes is None or length_bytes > STRANGER_BYTES:
+            self.refused = calls.refusal_of_stranger(head)
 
     # -- the request --------------------------------------------------------------------------------------------
 
@@ -104,8 +96,8 @@ class ModelCall:
         if self.refused is not None:
             self._refuse()
         elif not self.more_body:
-            self._run()
-        elif self.expects and not self._size:
+            self._run(self._taken())
+        elif self.head.expects and not self._size:
             self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     def take_body(self, piece: bytes, *, its_turn: bool) -> None:
@@ -123,13 +115,21 @@ class ModelCall:
             if its_turn:
                 self._refuse()
 
+    def take_whole(self, body: bytes) -> None:
+        """It is this request's turn, and its whole body is here at once."""
+        self.more_body = False
+        if self.refused is None:
+            self._run(body)
+        else:
+            self._refuse()
+
     def end_body(self, *, its_turn: bool) -> None:
         """The body is whole."""
         self.more_body = False
         if self.response_complete:
             self._transport.close()  # it was refused, and has been drained
         elif its_turn and self.refused is None:
-            self._run()
+            self._run(self._taken())
 
     def client_left(self) -> None:
         """The connection is gone."""
@@ -138,13 +138,16 @@ class ModelCall:
         if self._strand is not None:
             self._strand.cancel(LEFT)
 
-    def _run(self) -> None:
+    def _taken(self) -> bytes:
         body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
         self._body.clear()
-        raw = self._calls.raw(self.path, self.target, self.headers, self._named, body, self.at_s)
+        return body
+
+    def _run(self, body: bytes) -> None:
+        raw = self._calls.raw(self.head, body, self.at_s)
         self._strand = strand = Strand(self._loop, self._over)
         self._tasks.add(strand)
-        self._calls.serve(raw, self, strand)
+        strand.start(self._calls.dispatch(raw, self, strand))
 
     def _over(self, strand: Strand) -> None:
         self._tasks.discard(strand)
@@ -157,8 +160,8 @@ class ModelCall:
         """Answer with the error, and take for a while what the client still sends, so that it gets to read it."""
         assert self.refused is not None
         self.keep_alive = False
-        send_error(self, self.refused, self.path, self._calls.error_id(self._named))
-        if self.more_body and not self.expects and not self._transport.is_closing():
+        send_error(self, self.refused, self.head.endpoint, self.head.given_id or self._calls.new_id())
+        if self.more_body and not self.head.expects and not self._transport.is_closing():
             self._loop.call_later(endpoints.DRAIN_S, self._transport.close)
         else:
             self._transport.close()
@@ -177,7 +180,7 @@ class ModelCall:
         lines = [STATUS_LINES[status], *[b"%b: %b\r\n" % each for each in headers]]
         if length_bytes is not None:
             lines.append(b"content-length: %d\r\n" % length_bytes)
-        elif self.version == "1.1":
+        elif self.head.version == "1.1":
             self._chunked = True
             lines.append(b"transfer-encoding: chunked\r\n")
         else:

@@ -7,7 +7,6 @@ checked here. Raises ClientError subclasses. Called by request.dispatch. Not her
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -79,8 +78,8 @@ NEEDS: dict[str, tuple[PromptField, ...]] = {
 """The model calls, and what each cannot do without."""
 
 
-def parse(endpoint: str, body: bytes, headers: Mapping[str, str], session_header: str) -> ParsedRequest:
-    """Decode and check one model call. `headers` has lower-case names. Raises InvalidBody or InvalidField."""
+def parse(endpoint: str, body: bytes, session: str | None = None) -> ParsedRequest:
+    """Decode and check one model call. `session` is what its headers say. Raises InvalidBody or InvalidField."""
     data = _decode_object(body)
     for needed in NEEDS[endpoint]:
         needed.check(data)
@@ -93,7 +92,7 @@ def parse(endpoint: str, body: bytes, headers: Mapping[str, str], session_header
         body=data,
         model=_optional(data, "model", str, "a string") or None,
         stream=bool(_optional(data, "stream", bool, "true or false")),
-        session=_session(data, headers.get(session_header)),
+        session=session or _session(data),
         previous_response=_previous_response(data) if endpoint == "/v1/responses" else None,
         max_output_tokens=_max_output_tokens(data),
     )
@@ -174,10 +173,8 @@ def _optional(data: Body, name: str, wanted: type, shape: str) -> Any:
 _SESSION_FIELDS = frozenset({"session_id", "prompt_cache_key", "user"})
 
 
-def _session(data: Body, header: str | None) -> str | None:
-    """The client's own name for a conversation: our header, else the body fields that clients use for it."""
-    if header:
-        return header
+def _session(data: Body) -> str | None:
+    """The client's own name for a conversation, in the body fields that clients use for it."""
     if _SESSION_FIELDS.isdisjoint(data):
         return None
     for name in ("session_id", "prompt_cache_key", "user"):

@@ -5,27 +5,25 @@ Not here: what is kept of it once it has ended (types.Outcome).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import msgspec
 
 from router.errors import RouterError
 from router.fleet.call_off import CallOff
 from router.request.exact import ExactMatch
+from router.request.head import Head
 from router.request.parse import ParsedRequest
 from router.request.relay import Relayed
-from router.request.reply import RawHeaders, Reply
+from router.request.reply import Reply
 from router.types import ArmName, Decision, RequestId, RoutingRequest, TraceContext, WorkerId
 
 
 class RawRequest(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """One model call as it came in. `target` is path and query as sent; `headers` have lower-case names."""
+    """One model call as it came in. `own_lines` are header lines of ours for its worker."""
 
     request_id: RequestId
     endpoint: str
-    target: str
-    headers: RawHeaders
-    named_headers: Mapping[str, str]
+    head: Head
+    own_lines: bytes
     body: bytes
     at_s: float
     trace: TraceContext | None = None

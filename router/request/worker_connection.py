@@ -14,17 +14,11 @@ import httptools
 
 from router.errors import WorkerError, WorkerHungUp
 from router.fleet.worker import Worker
+from router.request.head import HOP_BY_HOP, connection_options
+from router.request.repeat import Repeat
 from router.request.reply import RawHeaders
 from router.request.strand import Gate
 
-HOP_BY_HOP = frozenset(
-    name.encode()
-    for name in (
-        "connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "proxy-connection", "te", "trailer",
-        "transfer-encoding", "upgrade",
-    )
-)  # fmt: skip
-"""Headers that concern one connection only (RFC 9110, 7.6.1); never forwarded in either direction."""
 _NOT_HANDED_ON = HOP_BY_HOP | {b"content-length"}
 BUFFER_BYTES = 512 * 2**10
 """So much of an answer waits for a slow client, beside what the transport reads at a time (256 KiB)."""
@@ -56,6 +50,8 @@ class WorkerConnection(asyncio.Protocol):
         self._until_close = False
         self._keep_alive = False
         self._head_bytes = 0
+        self._resting = True
+        self._repeat: Repeat | None = None
         self.used = False
         self.busy = False
         self.closed = False
@@ -227,6 +223,12 @@ class WorkerConnection(asyncio.Protocol):
             self.close()  # nobody asked
             return
         self.heard = True
+        first, repeat = not self._head_parsed and not self._head_bytes, self._repeat
+        if first and repeat is not None and self._resting:
+            body = repeat.body(data)
+            if body is not None:
+                self._read_before(body)
+                return
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
@@ -238,6 +240,9 @@ class WorkerConnection(asyncio.Protocol):
                 self.fail(self._hung_up("answered with too many bytes of headers"))
             return
         pieces = self._pieces
+        if first and self.complete:
+            own = data[9:12] == b"%d" % self.status  # not that of an answer that came before it
+            self._repeat = Repeat.of(data) if own and self._keep_alive else None
         if pieces:
             self.began = True
             sink = self._sink
@@ -256,6 +261,13 @@ class WorkerConnection(asyncio.Protocol):
                 self._size += len(data)
                 if self._size > BUFFER_BYTES and not self._whole and not self._paused:
                     self._flow(paused=True)
+        self._gate.open()
+
+    def _read_before(self, body: bytes) -> None:
+        """A whole answer whose head is that of the last one: status, headers and names are still there."""
+        self.length_bytes = len(body)
+        self._head_parsed = self.complete = self.began = True
+        self._pieces.append(body)
         self._gate.open()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -286,6 +298,7 @@ class WorkerConnection(asyncio.Protocol):
     def on_message_begin(self) -> None:
         if self.complete:
             raise ValueError("a second answer")
+        self._resting = False
         self.headers = []
 
     def on_header(self, name: bytes, value: bytes) -> None:
@@ -309,13 +322,8 @@ class WorkerConnection(asyncio.Protocol):
         self._head_parsed = True
 
     def on_message_complete(self) -> None:
+        self._resting = True
         if not self._head_parsed:  # 100 Continue, 103 Early Hints
             return
         self.complete = True
         self._keep_alive = self._parser.should_keep_alive()
-
-
-def connection_options(headers: RawHeaders) -> frozenset[bytes]:
-    """Header names that Connection headers declare to concern one connection only."""
-    listed = [value for name, value in headers if name == b"connection"]
-    return frozenset(option.strip().lower() for value in listed for option in value.split(b","))

@@ -137,12 +137,6 @@ def traceparent(trace: TraceContext) -> bytes:
     return f"00-{trace.trace_id}-{trace.span_id}-01".encode()
 
 
-def with_traceparent(headers: list[tuple[bytes, bytes]], trace: TraceContext) -> list[tuple[bytes, bytes]]:
-    """The headers with our span as parent; `tracestate` stays as it came."""
-    others = [(name, value) for name, value in headers if name != b"traceparent"]
-    return [*others, (b"traceparent", traceparent(trace))]
-
-
 def _facts(outcome: Outcome) -> dict[str, str | int | float | None]:
     decision = outcome.decision
     return {

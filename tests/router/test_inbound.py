@@ -86,6 +86,50 @@ async def test_pipelined_requests_are_answered_in_their_order_whichever_way_they
     ]  # fmt: skip
 
 
+async def test_a_client_that_repeats_its_head_is_answered_as_if_it_had_been_parsed_each_time() -> None:
+    bodies = [json.dumps({"messages": [{"role": "user", "content": "x" * size}]}).encode() for size in (1, 900, 20)]
+
+    async def echo(call: Call, writer: asyncio.StreamWriter) -> None:
+        await answer({"length": len(call.body), "header": call.header("x-a") or ""})(call, writer)
+
+    async with upstream(echo) as worker, running(config(worker.url)) as router, asyncio.timeout(DEADLINE_S):
+        reader, writer = await asyncio.open_connection("127.0.0.1", router.port)
+        answers = []
+        for sent, named in [*((body, "1") for body in bodies * 2), (bodies[0], "2"), (bodies[1], "2")]:
+            writer.write(post(sent, headers=f"x-a: {named}\r\n"))
+            head = await reader.readuntil(b"\r\n\r\n")
+            length = re.search(rb"content-length: (\d+)", head)
+            assert length is not None
+            answers.append(json.loads(await reader.readexactly(int(length[1]))))
+            assert re.search(rb"x-request-id: req-[0-9a-f]{16}\r\n", head)
+        writer.close()
+
+    wanted = [len(body) for body in bodies]
+    assert [each["length"] for each in answers] == [*wanted, *wanted, wanted[0], wanted[1]]
+    assert [each["header"] for each in answers] == ["1"] * 6 + ["2"] * 2
+
+
+async def test_a_head_that_was_sent_before_is_not_taken_for_a_request_in_the_middle_of_another() -> None:
+    async with upstream() as worker, running(config(worker.url)) as router, asyncio.timeout(DEADLINE_S):
+        reader, writer = await asyncio.open_connection("127.0.0.1", router.port)
+        for _ in range(2):
+            writer.write(post())
+            head = await reader.readuntil(b"\r\n\r\n")
+            length = re.search(rb"content-length: (\d+)", head)
+            assert length is not None
+            await reader.readexactly(int(length[1]))
+        inner = post()
+        writer.write(f"POST {CHAT} HTTP/1.1\r\nhost: x\r\ncontent-length: {len(inner)}\r\n\r\n".encode())
+        await writer.drain()
+        await asyncio.sleep(0)
+        writer.write(inner)  # the body of the third, not a fourth
+        received = await reader.readuntil(b"\r\n")
+        writer.close()
+
+    assert received.startswith(b"HTTP/1.1 400 ")
+    assert len(worker.calls) == 2
+
+
 async def test_many_pipelined_requests_that_fail_at_once_do_not_pile_up_on_the_stack() -> None:
     async with running(config(), ready=0) as router:
         received = await talk(router.port, post(b"{}") * 2000 + post(b"{}", "connection: close\r\n"))

@@ -30,7 +30,7 @@ def worker(rank: int | None = None, **facts: Any) -> Worker:
 
 def sent(body: dict[str, Any], to: Worker, path: str = CHAT, *, ask_usage: bool = True) -> tuple[dict[str, Any], bool]:
     raw = json.dumps(body).encode()
-    edited, hide = body_for(raw, parse(path, raw, {}, "x"), to, ask_usage=ask_usage)
+    edited, hide = body_for(raw, parse(path, raw), to, ask_usage=ask_usage)
     return {key: value for key, value in json.loads(edited).items() if body.get(key) != value}, hide
 
 
@@ -91,4 +91,4 @@ def test_a_rank_goes_into_the_body_where_the_header_is_not_read() -> None:
 def test_a_body_that_cannot_be_edited_goes_as_it_is_and_nothing_is_hidden() -> None:
     raw = json.dumps({**MESSAGES, "stream": True}).encode("utf-16")
 
-    assert body_for(raw, parse(CHAT, raw, {}, "x"), worker(2, version="0.5.9"), ask_usage=True) == (raw, False)
+    assert body_for(raw, parse(CHAT, raw), worker(2, version="0.5.9"), ask_usage=True) == (raw, False)

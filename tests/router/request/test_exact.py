@@ -51,7 +51,7 @@ async def matcher(held: Mapping[WorkerId, int], **config: Any) -> AsyncIterator[
 
 
 def call(path: str = "/generate", **body: Any) -> ParsedRequest:
-    return parse(path, json.dumps(body or {"input_ids": list(range(100))}).encode(), {}, "x")
+    return parse(path, json.dumps(body or {"input_ids": list(range(100))}).encode())
 
 
 async def test_what_workers_hold_is_told_and_the_last_token_never_counts() -> None:

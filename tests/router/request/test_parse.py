@@ -11,8 +11,8 @@ CHAT = "/v1/chat/completions"
 GOOD = b'{"messages": [{"role": "user", "content": "hi"}]'
 
 
-def parsed(body: bytes, path: str = CHAT, **headers: str) -> ParsedRequest:
-    return parse(path, body, {name.replace("_", "-"): value for name, value in headers.items()}, "x-session-id")
+def parsed(body: bytes, path: str = CHAT, x_session_id: str | None = None) -> ParsedRequest:
+    return parse(path, body, x_session_id)
 
 
 @pytest.mark.parametrize("body", [b"", b"  ", b"nope", b"[]", b"1", b"\xff\xfe\xfa", b"[" * 100_000])

@@ -22,7 +22,7 @@ messages = st.lists(
 
 
 def key(body: dict[str, Any], path: str = CHAT, **spelling: Any) -> PromptKey:
-    return prompt_key(parse(path, json.dumps(body, **spelling).encode(), {}, "x-session-id"), CONFIG)
+    return prompt_key(parse(path, json.dumps(body, **spelling).encode()), CONFIG)
 
 
 def shared(a: PromptKey, b: PromptKey) -> int:

@@ -33,7 +33,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def ids(folder: Path, path: str, **body: Any) -> list[int] | None:
-    return tokens_of(parse(path, json.dumps(body).encode(), {}, "x"), load_tokenizer(folder))
+    return tokens_of(parse(path, json.dumps(body).encode()), load_tokenizer(folder))
 
 
 CHAT: dict[str, Any] = {"messages": [{"role": "user", "content": "hello world"}]}
@@ -47,7 +47,7 @@ def test_text_gets_special_tokens_and_a_rendered_chat_none_and_nothing_is_cut(fo
 
 def test_ids_are_taken_as_they_are_without_any_tokenizer() -> None:
     for path, body in (("/generate", {"input_ids": [5, 6]}), ("/v1/completions", {"prompt": [5, 6]})):
-        parsed = parse(path, json.dumps(body).encode(), {}, "x")
+        parsed = parse(path, json.dumps(body).encode())
 
         assert tokens_of(parsed, None) == [5, 6]
         assert not needs_tokenizer(parsed)
