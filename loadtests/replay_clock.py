@@ -2,8 +2,9 @@
 
 The policy is told what a router tells it, in the order of router.request.dispatch and record: WorkerJoined first; then
 for each request `select`, Dispatched, FirstToken, and Finished with the worker's own count of cached tokens;
-LoadReported at every poll. A decision takes no virtual time. Called by replay.py. Not here: one engine
-(replay_worker.py), when requests come (replay_arrivals.py), figures (measures.py).
+LoadReported at every poll. A decision takes no virtual time. What the policy would rather decide later is held as
+router.admission.hold does. Called by replay.py. Not here: one engine (replay_worker.py), when requests come
+(replay_arrivals.py), figures (measures.py).
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from loadtests.replay_arrivals import arrivals
 from loadtests.replay_config import ReplayConfig
 from loadtests.replay_source import ReplayRequest, ReplayTraffic
 from loadtests.replay_worker import ReplayWorker
+from router.admission.held_queue import LOOK_S, Held, HeldQueue, HoldConfig
 from router.policies import Policy
 from router.types import (
     Decision,
@@ -35,7 +37,7 @@ from workers.simulated.engine import TokenOutput
 from workers.simulated.request import EngineRequest
 
 ENDPOINT = "/v1/chat/completions"
-_STEP_ENDS, _POLL, _READY, _ARRIVAL = range(4)  # of what happens at the same moment, this is the order
+_STEP_ENDS, _POLL, _READY, _ARRIVAL, _LOOK = range(5)  # of what happens at the same moment, this is the order
 
 
 @dataclass(slots=True)
@@ -46,6 +48,7 @@ class _Sent:
     request: RoutingRequest
     decision: Decision
     worker: ReplayWorker
+    arrived_s: float
     at_s: float
     ttft_s: float | None = None
 
@@ -73,6 +76,8 @@ class ReplayClock:
         self.workers = [ReplayWorker(WorkerId(f"w{i + 1}"), engine, config.cost_model) for i in range(config.workers)]
         self._by_id = {worker.id: index for index, worker in enumerate(self.workers)}
         self._sent: dict[str, _Sent] = {}
+        self._held = HeldQueue(HoldConfig())
+        self._looks = False
         self._turns: dict[str, list[int]] = {}  # of sessions that wait: indices not yet started, next one last
         self._heap: list[tuple[float, int, int, int]] = []
         self._pushed = 0
@@ -95,6 +100,8 @@ class ReplayClock:
                 self._submit(self._sent[str(subject)], now_s)
             elif kind == _ARRIVAL:
                 self._arrive(subject, now_s)
+            elif kind == _LOOK:
+                self._look(now_s)
             else:
                 self._poll(now_s)
 
@@ -112,7 +119,27 @@ class ReplayClock:
             turns.sort(key=lambda index: -self._requests[index].turn)
 
     def _arrive(self, index: int, now_s: float) -> None:
-        """The way of router.request.dispatch: select, count, tell, send."""
+        held = Held(now_s, tag=index)
+        self._decide(held, now_s)
+        if held.worker is not None and not self._looks:
+            self._looks = True
+            self._push(now_s + LOOK_S, _LOOK, 0)
+
+    def _look(self, now_s: float) -> None:
+        """Now and then while something is held: what frees a worker is not always told."""
+        worker = self._held.next_worker()
+        self._looks = worker is not None
+        if worker is not None:
+            self._next_turns(worker, now_s)
+            self._push(now_s + LOOK_S, _LOOK, 0)
+
+    def _next_turns(self, worker: WorkerId, now_s: float) -> None:
+        for held in self._held.turns(worker):
+            self._decide(held, now_s)
+
+    def _decide(self, held: Held, now_s: float) -> None:
+        """The way of router.request.dispatch: select, hold or count, tell, send."""
+        index = held.tag
         one = self._requests[index]
         request = RoutingRequest(
             request_id=RequestId(str(index)),
@@ -125,10 +152,16 @@ class ReplayClock:
             known_match_tokens=self._known(one) if self._config.exact else None,
         )
         decision = self._policy.select(request, self.workers)
+        if self._held.waits(decision, held, now_s):
+            self._held.put(held, decision)
+            return
+        self._held.take(held)
         worker = self.workers[self._by_id[decision.worker]]
         worker.in_flight += 1
         self._tell(Dispatched(request=request, decision=decision, at_s=now_s))
-        sent = _Sent(index=index, request=request, decision=decision, worker=worker, at_s=now_s)
+        sent = _Sent(
+            index=index, request=request, decision=decision, worker=worker, arrived_s=held.arrived_s, at_s=now_s
+        )
         self._sent[request.request_id] = sent
         ready_s = worker.front_end.ready_s(now_s, one.prompt_tokens, text=True)
         if ready_s > now_s:
@@ -163,14 +196,15 @@ class ReplayClock:
         for output in outputs:
             if output.first:
                 sent = self._sent[output.rid]
-                sent.ttft_s = now_s - sent.at_s
+                sent.ttft_s = now_s - sent.arrived_s
+                waited_s = now_s - sent.at_s
                 self._tell(
-                    FirstToken(
-                        request_id=sent.request.request_id, worker=worker.id, ttft_s=sent.ttft_s, at_s=now_s
-                    )
+                    FirstToken(request_id=sent.request.request_id, worker=worker.id, ttft_s=waited_s, at_s=now_s)
                 )
             if output.finished:
                 self._finish(self._sent.pop(output.rid), output, now_s)
+        if self._held.size and any(output.first or output.finished for output in outputs):
+            self._next_turns(worker.id, now_s)
 
     def _finish(self, sent: _Sent, output: TokenOutput, now_s: float) -> None:
         one = self._requests[sent.index]
@@ -180,7 +214,7 @@ class ReplayClock:
             session_id=one.session_id or f"request-{sent.index}",
             turn=one.turn,
             workload=one.workload,
-            start_s=sent.at_s,
+            start_s=sent.arrived_s,
             ttft_s=sent.ttft_s,
             e2e_s=outcome.e2e_s,
             prompt_tokens=one.prompt_tokens,
@@ -197,7 +231,7 @@ class ReplayClock:
             session_id=one.session_id or f"request-{sent.index}",
             turn=one.turn,
             workload=one.workload,
-            start_s=sent.at_s,
+            start_s=sent.arrived_s,
             e2e_s=0.0,
             worker=sent.worker.id,
             error=ErrorKind.HTTP_STATUS,
@@ -214,17 +248,18 @@ class ReplayClock:
     def _outcome(self, sent: _Sent, now_s: float, *, status: int, cached_tokens: int | None) -> Outcome:
         one = self._requests[sent.index]
         ok = status < 400
-        e2e_s, ttft_s, tokens = now_s - sent.at_s, sent.ttft_s, one.output_tokens
+        e2e_s, ttft_s, tokens = now_s - sent.arrived_s, sent.ttft_s, one.output_tokens
         return Outcome(
             request_id=sent.request.request_id,
             endpoint=ENDPOINT,
-            at_s=sent.at_s,
+            at_s=sent.arrived_s,
             status=status,
             e2e_s=e2e_s,
             policy=self._name,
             session=one.session_id,
             max_output_tokens=one.max_output_tokens,
             decision=sent.decision,
+            held_s=sent.at_s - sent.arrived_s,
             attempts=1,
             stream=True,
             ttft_s=ttft_s,

@@ -20,6 +20,7 @@ from starlette.exceptions import HTTPException
 
 from router.admission.admission import Admission
 from router.admission.door import Door
+from router.admission.hold import Hold
 from router.admission.retry import RetryBudget
 from router.admission.routes import queue_routes
 from router.asgi import ASGIApp
@@ -91,13 +92,12 @@ def create_app(
     rng = Random(config.seed)
     policy = build_policy(config.policy, config.policies, rng)
     insight = Insight(config, policy, registry, rng=rng, clock=clock, version=trieway_version())
-    registry.listen(CollapseDetector(registry.emptied).observe, *CollapseDetector.HEARS)
     homes = ResponseHomes()
     events = KvEvents(config.kv_events, registry)
     exact = ExactMatcher(config.exact, events, registry) if config.exact.enabled else None
     retries = RetryBudget(config.retry, rng)
-    guards = GuardCollector(registry, admission, retries)
-    registry.listen(guards.observe, WorkerChanged, WorkerLeft)
+    hold = Hold(config.hold, clock)
+    guards = GuardCollector(registry, admission, retries, hold)
     collectors = (insight.collector, guards)
     metrics = Metrics(
         registry, insight.backlog, clock, lambda: index_blocks_of(policy), lambda: exact.results if exact else {},
@@ -126,11 +126,12 @@ def create_app(
         retries=retries,
         access=access,
         admission=admission,
+        hold=hold,
         door=door,
     )
     if exact:
         exact.check()
-    registry.listen(lambda _: admission.resize(len(registry.all())), WorkerJoined, WorkerLeft)
+    _listen(registry, hold, guards, admission)
     _add_workers(config, registry)
     insight.begin()
     keeper = StateKeeper(config.state, registry, policy, config.policy, clock) if config.state.file else None
@@ -162,7 +163,7 @@ def create_app(
             if keeper:
                 spawn(keeper.run())
             if source:
-                live = Live(config, registry, dispatcher, admission, access, networks)
+                live = Live(config, registry, dispatcher, admission, hold.queue, access, networks)
                 spawn(Reloader(source, config, live, guards.reloaded).run())
             if exact:
                 spawn(events.run())
@@ -178,13 +179,21 @@ def create_app(
                     exact.close()
 
     control = _control_app(config, registry, metrics, clock, lifespan, door, networks)
-    control.include_router(queue_routes(admission))
+    control.include_router(queue_routes(admission, hold.view))
     for routes in insight.routes():
         control.include_router(routes)
     caller, max_body_bytes = ControlCaller(registry, client), config.server.max_body_bytes
     control.include_router(native_routes(caller, registry, config.native, max_body_bytes, homes))
     guarded = Guard(control, access, open_metrics=config.security.open_metrics)
     return Split(ModelCalls(dispatcher, config.server.max_body_bytes, clock, insight.tracer), guarded)
+
+
+def _listen(registry: Registry, hold: Hold, guards: GuardCollector, admission: Admission) -> None:
+    """Who hears of the fleet after the policies, which must know of an event before a held request is decided again."""
+    registry.listen(CollapseDetector(registry.emptied).observe, *CollapseDetector.HEARS)
+    registry.listen(hold.observe, *Hold.HEARS)
+    registry.listen(guards.observe, WorkerChanged, WorkerLeft)
+    registry.listen(lambda _: admission.resize(len(registry.all())), WorkerJoined, WorkerLeft)
 
 
 def _add_workers(config: RouterConfig, registry: Registry) -> None:

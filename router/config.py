@@ -16,6 +16,7 @@ from typing import Any, get_type_hints
 import msgspec
 
 from router.admission.admission import AdmissionConfig
+from router.admission.held_queue import HoldConfig
 from router.admission.retry import RetryConfig
 from router.errors import ConfigError
 from router.experiment.config import ExperimentConfig
@@ -79,6 +80,7 @@ class RouterConfig:
     forward: ForwardConfig = section(ForwardConfig)
     retry: RetryConfig = section(RetryConfig)
     admission: AdmissionConfig = section(AdmissionConfig)
+    hold: HoldConfig = section(HoldConfig)
     security: SecurityConfig = section(SecurityConfig)
     health: HealthConfig = section(HealthConfig)
     breaker: BreakerConfig = section(BreakerConfig)

@@ -94,11 +94,17 @@ def _ending(found: dict[str, Any]) -> Table | str:
     for column in ("", "expected", "actual"):
         table.add_column(column, justify="right" if column else "left")
     table.add_row("cached tokens", _number(outcome["expected_match_tokens"]), _number(outcome["cached_tokens"]))
-    table.add_row("TTFT ms", _milliseconds(outcome["expected_ttft_s"]), _milliseconds(outcome["ttft_s"]))
+    table.add_row("held here ms", "", _milliseconds(outcome["held_s"]))
+    ttft = _milliseconds(outcome["expected_ttft_s"]), _milliseconds(_after_hold_s(outcome))
+    table.add_row("TTFT after that ms", *ttft)
     table.add_row("E2E ms", "", _milliseconds(outcome["e2e_s"]))
     table.add_row("prompt tokens", "", _number(outcome["prompt_tokens"]))
     table.add_row("completion tokens", "", _number(outcome["completion_tokens"]))
     return table
+
+
+def _after_hold_s(outcome: dict[str, Any]) -> float | None:
+    return None if outcome["ttft_s"] is None else float(outcome["ttft_s"] - outcome["held_s"])
 
 
 @click.group()

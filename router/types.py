@@ -52,7 +52,8 @@ class PromptKey(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 class RoutingRequest(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """All that a policy may know of one request. Immutable; the same object is shown to shadows and replay.
 
-    `at_s` is when it arrived, on the clock of the events' `at_s`: a policy has no other clock. `known_match_tokens`
+    `at_s` is when it is decided, on the clock of the events' `at_s`: a policy has no other clock. That is when it
+    arrived, or later where it was held at the router. `known_match_tokens`
     is how many leading prompt tokens workers hold by their own KV events (exact mode); of a worker that is not in it
     nothing is known, and the policy's own index counts. `known_prompt_tokens` is the prompt's true size then; `key`
     stays what it is without exact mode, so that what is learned of keys holds in both.
@@ -122,7 +123,8 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Where a request goes, why, and what the policy expects there.
 
     `match_tokens` is the prefix match it predicts on that worker (0 where it does not predict); `expected_ttft_s` is
-    None for policies that do not predict time.
+    None for policies that do not predict time, and so is `expected_wait_s`, the part of it that is not the request's
+    own prefill. `hold`: that wait is so long that the request is better held at the router and decided later.
     """
 
     worker: WorkerId
@@ -130,6 +132,8 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     match_tokens: float = 0.0
     match_blocks: int = 0
     expected_ttft_s: float | None = None
+    expected_wait_s: float | None = None
+    hold: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -147,7 +151,8 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     Times are seconds on the monotonic clock, durations start when the request was dispatched (`at_s`). Token counts
     are the worker's own report and None where it gave none. `error` is an error code of `router.errors` or None.
     `worker` is None when no worker was ever chosen; `attempts` counts workers tried. `spilled`: it belonged to `arm`
-    but had to leave that arm's workers, so it says nothing about the arm.
+    but had to leave that arm's workers, so it says nothing about the arm. `held_s` is how long it waited at the router
+    because every worker's queue was long; `expected_ttft_s` of the decision counts from the end of that.
     """
 
     request_id: RequestId
@@ -164,6 +169,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     max_output_tokens: int | None = None
     decision: Decision | None = None
     decision_s: float = 0.0
+    held_s: float = 0.0
     attempts: int = 0
     stream: bool = False
     error: str | None = None
@@ -180,6 +186,11 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     @property
     def worker(self) -> WorkerId | None:
         return None if self.decision is None else self.decision.worker
+
+    @property
+    def ttft_after_hold_s(self) -> float | None:
+        """What a decision's `expected_ttft_s` foretold."""
+        return None if self.ttft_s is None else self.ttft_s - self.held_s
 
     @property
     def ok(self) -> bool:

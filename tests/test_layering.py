@@ -21,7 +21,9 @@ FORBIDDEN = {
     "router/experiment": ("router.fleet", "router.request", "router.telemetry", "router.app"),
     "router/telemetry": ("router.request", "router.policies", "router.app"),
 }
-LOADTESTS_MAY = ("router.policies", "router.types", "router.prefix", "workers.simulated")
+LOADTESTS_MAY = (
+    "router.policies", "router.types", "router.prefix", "router.admission.held_queue", "workers.simulated"
+)  # fmt: skip
 
 
 def modules() -> Iterator[Path]:

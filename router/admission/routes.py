@@ -1,7 +1,8 @@
-"""GET /queue: who waits, who runs, what was refused. FastAPI; called by app."""
+"""GET /queue: who waits, who runs, who is held until a worker has room, what was refused. FastAPI; called by app."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from fastapi import APIRouter
@@ -9,11 +10,11 @@ from fastapi import APIRouter
 from router.admission.admission import Admission
 
 
-def queue_routes(admission: Admission) -> APIRouter:
+def queue_routes(admission: Admission, held: Callable[[], Mapping[str, Any]]) -> APIRouter:
     routes = APIRouter(tags=["queue"])
 
     @routes.get("/queue")
     async def show_queue() -> dict[str, Any]:
-        return dict(admission.view())
+        return {**admission.view(), "held": held()}
 
     return routes

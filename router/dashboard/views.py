@@ -140,8 +140,9 @@ class DashboardViews:
                 expected = expected_match_tokens(decision)
                 if expected is not None:
                     match.append([expected, outcome.cached_tokens, decision.worker])
-            if decision.expected_ttft_s is not None and outcome.ttft_s is not None:
-                ttft.append([round(decision.expected_ttft_s, 5), round(outcome.ttft_s, 5), decision.worker])
+            ttft_s = outcome.ttft_after_hold_s
+            if decision.expected_ttft_s is not None and ttft_s is not None:
+                ttft.append([round(decision.expected_ttft_s, 5), round(ttft_s, 5), decision.worker])
         return {"match": match, "ttft": ttft}
 
     # -- prefixes -----------------------------------------------------------------------------------------------

@@ -165,8 +165,9 @@ class Shadow:
         expected = expected_match_tokens(mine)
         if expected is not None and event.outcome.cached_tokens is not None:
             self.score.match_error_tokens.add(abs(expected - event.outcome.cached_tokens))
-        if event.outcome.ttft_s is not None and mine.expected_ttft_s is not None:
-            self.score.ttft_error_s.add(abs(mine.expected_ttft_s - event.outcome.ttft_s))
+        ttft_s = event.outcome.ttft_after_hold_s
+        if ttft_s is not None and mine.expected_ttft_s is not None:
+            self.score.ttft_error_s.add(abs(mine.expected_ttft_s - ttft_s))
 
     def _takes_part(self, request: RoutingRequest, now_s: float) -> bool:
         if now_s - self._window_s >= WINDOW_S:

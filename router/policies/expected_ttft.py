@@ -85,6 +85,8 @@ class ExpectedTtft:
             match_blocks=found,
             match_tokens=weighed[best][9],
             expected_ttft_s=free_s + own_s,
+            expected_wait_s=free_s,
+            hold=0.0 < self._config.room_s < free_s,
         )
 
     def candidates(self, request: RoutingRequest, workers: Workers) -> tuple[Candidate, ...]:

@@ -1,4 +1,4 @@
-"""The recipe of one request: parse, prompt key, select, lease, forward, relay, record.
+"""The recipe of one request: parse, prompt key, select (and hold), lease, forward, relay, record.
 
 The only caller of its sibling stages, which do not know each other. Owns retries: until the first byte reaches the
 client a failed attempt goes to another worker; after it, the client gets a visible error event. Not here: what a
@@ -16,6 +16,8 @@ from msgspec.structs import replace
 
 from router.admission.admission import Admission, AdmissionConfig
 from router.admission.door import Door
+from router.admission.held_queue import Held, HoldConfig
+from router.admission.hold import Hold
 from router.admission.retry import RetryBudget, RetryConfig, pause_asked_s, refusal
 from router.clock import Clock
 from router.errors import (
@@ -28,7 +30,7 @@ from router.errors import (
     WorkerBusy,
     WorkerError,
 )
-from router.experiment.steering import Steering
+from router.experiment.steering import Choice, Steering
 from router.fleet.call_off import CallOff
 from router.fleet.deadlines import Deadlines
 from router.fleet.registry import Registry
@@ -89,6 +91,7 @@ class Dispatcher:
         retries: RetryBudget | None = None,
         access: Access | None = None,
         admission: Admission | None = None,
+        hold: Hold | None = None,
         door: Door | None = None,
     ) -> None:
         self.reconfigure(config)
@@ -104,6 +107,7 @@ class Dispatcher:
         self._retries = retries or RetryBudget(RetryConfig(), Random())
         self._access = access or Access()
         self._admission = admission or Admission(AdmissionConfig(), clock)
+        self._hold = hold or Hold(HoldConfig(), clock)
         self._door = door or Door()
         self._deadlines = Deadlines(self._too_late)
 
@@ -185,18 +189,21 @@ class Dispatcher:
         if ticket.state != "running":
             await self._admission.wait(ticket)
         try:
-            await self._serve(progress, request)
+            await self._serve(progress, request, ticket.weight)
         finally:
             self._admission.release(ticket)
 
-    async def _serve(self, progress: Progress, request: RoutingRequest) -> None:
+    async def _serve(self, progress: Progress, request: RoutingRequest, weight: float) -> None:
         """One attempt after another until one succeeds or nothing is left to try."""
         self._retries.request()
         progress.home = self._homes.home(progress.parsed.previous_response)
         tried = progress.tried
         failure: WorkerError | None = None
         while True:
-            worker = self._choose(progress, request, failure)
+            choice = self._choose(progress, request, failure)
+            if choice.decision.hold:
+                request, choice = await self._held(progress, request, choice, failure, weight)
+            worker = self._decided(progress, request, choice)
             tried.append(worker.id)
             try:
                 result = progress.result = await self._attempt(progress, request, worker)
@@ -218,7 +225,23 @@ class Dispatcher:
                     self._exact.reported(progress.exact, result.usage.prompt_tokens)
                 return
 
-    def _choose(self, progress: Progress, request: RoutingRequest, failure: WorkerError | None) -> Worker:
+    async def _held(
+        self, progress: Progress, request: RoutingRequest, choice: Choice, failure: WorkerError | None, weight: float
+    ) -> tuple[RoutingRequest, Choice]:
+        """Wait until the policy would send the request on; it decides again and again, about the same request later."""
+        hold, held, since_s = self._hold, Held(progress.raw.at_s, weight), self._clock()
+        try:
+            while hold.waits(choice.decision, held):
+                await hold.turn(held, choice.decision)
+                request = replace(request, at_s=self._clock())
+                choice = self._choose(progress, request, failure)
+        finally:
+            held_s = self._clock() - since_s
+            hold.leave(held, held_s)
+            progress.held_s += held_s
+        return request, choice
+
+    def _choose(self, progress: Progress, request: RoutingRequest, failure: WorkerError | None) -> Choice:
         """The policy's choice among workers not yet tried; re-raises the last failure when none is left.
 
         What continues a stored response goes to the server that has it, `home`, while that can be reached.
@@ -234,14 +257,19 @@ class Dispatcher:
             raise
         if home is not None:
             workers = self._registry.at_home(home, tried) or workers
+        progress.workers = workers
         started_s = self._clock()
         choice = self._steering.choose(request, workers)
         progress.decision_s += self._clock() - started_s
+        return choice
+
+    def _decided(self, progress: Progress, request: RoutingRequest, choice: Choice) -> Worker:
+        """The choice is final: it is noted, explained and shown to shadows."""
         decision = progress.decision = choice.decision
         progress.policy_name, progress.arm = choice.policy_name, choice.arm
         progress.spilled = progress.spilled or choice.spilled
         self._explainer.decided(request, choice, asked=progress.raw.head.explains)
-        self._steering.shadow(request, workers, decision)
+        self._steering.shadow(request, progress.workers, decision)
         return self._registry.get(decision.worker)
 
     def _is_last(self, request: RoutingRequest, tried: list[WorkerId]) -> bool:

@@ -117,6 +117,7 @@ def _attempt(weighing: Weighing) -> dict[str, Any]:
         "reason": decision.reason.value,
         "expected_match_tokens": expected_match_tokens(decision),
         "expected_ttft_s": decision.expected_ttft_s,
+        "expected_wait_s": decision.expected_wait_s,
         "candidates": [
             {
                 "worker": each.worker,
@@ -153,4 +154,5 @@ def _outcome(outcome: Outcome) -> dict[str, Any]:
         "itl_mean_s": outcome.itl_mean_s,
         "e2e_s": outcome.e2e_s,
         "decision_s": outcome.decision_s,
+        "held_s": outcome.held_s,
     }

@@ -14,7 +14,7 @@ from router.request.head import Head
 from router.request.parse import ParsedRequest
 from router.request.relay import Relayed
 from router.request.reply import Reply
-from router.types import ArmName, Decision, RequestId, RoutingRequest, TraceContext, WorkerId
+from router.types import ArmName, Decision, RequestId, RoutingRequest, TraceContext, WorkerId, Workers
 
 
 class RawRequest(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -38,6 +38,7 @@ class Progress:
     exact: ExactMatch | None = None
     decision: Decision | None = None
     decision_s = 0.0
+    held_s = 0.0
     dispatched_s: float | None = None
     result: Relayed | None = None
     error: RouterError | None = None
@@ -45,6 +46,8 @@ class Progress:
     home: str | None = None
     """The server that has what this request continues."""
     parsed: ParsedRequest
+    workers: Workers = ()
+    """Among which it was decided."""
 
     def __init__(self, raw: RawRequest, reply: Reply, call_off: CallOff) -> None:
         self.raw = raw

@@ -71,6 +71,7 @@ class Recorder:
             max_output_tokens=request.max_output_tokens if request else None,
             decision=progress.decision,
             decision_s=progress.decision_s,
+            held_s=progress.held_s,
             attempts=len(progress.tried),
             stream=request.stream if request else False,
             error=error.code if error else None,

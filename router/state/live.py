@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from router.admission.admission import Admission
+from router.admission.held_queue import HeldQueue
 from router.config import RouterConfig, knobs
 from router.errors import ConfigError
 from router.fleet.api_keys import Header, authorization, check_names, read_keys
@@ -20,8 +21,8 @@ from router.security.networks import Networks, hosts_of
 
 log = logging.getLogger(__name__)
 
-LIVE = ("worker", "worker_api_key_file", "admission.", "dispatch.", "security.api_keys_file", "security.worker_network",
-        "security.worker_scheme")  # fmt: skip
+LIVE = ("worker", "worker_api_key_file", "admission.", "dispatch.", "hold.", "security.api_keys_file",
+        "security.worker_network", "security.worker_scheme")  # fmt: skip
 """Keys, or beginnings of keys, that a reload puts in place; all others need a restart."""
 
 
@@ -69,6 +70,7 @@ class Live:
         registry: Registry,
         dispatcher: Dispatcher,
         admission: Admission,
+        held: HeldQueue,
         access: Access,
         networks: Networks,
     ) -> None:
@@ -76,6 +78,7 @@ class Live:
         self._registry = registry
         self._dispatcher = dispatcher
         self._admission = admission
+        self._held = held
         self._access = access
         self._networks = networks
 
@@ -95,6 +98,7 @@ class Live:
             self._networks.replace(networks)
             self._dispatcher.reconfigure(new.dispatch)
             self._admission.reconfigure(new.admission)
+            self._held.config = new.hold
             self._set_workers(wanted)
             self._config = new
             return [key for key in changed if not key.startswith(LIVE)]

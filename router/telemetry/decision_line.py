@@ -60,6 +60,7 @@ class Line(msgspec.Struct, kw_only=True, omit_defaults=True):
     match_blocks: int | None = None
     expected_ttft_s: float | None = None
     decision_s: float = 0.0
+    held_s: float = 0.0
     attempts: int = 0
     error: str | None = None
     client_gone: bool = False
@@ -96,6 +97,7 @@ def outcome_line(outcome: Outcome, at_unix_s: float, body: bytes | None) -> byte
         arm=outcome.arm,
         spilled=outcome.spilled,
         decision_s=_micros(outcome.decision_s),
+        held_s=_micros(outcome.held_s),
         attempts=outcome.attempts,
         error=outcome.error,
         client_gone=outcome.client_gone,

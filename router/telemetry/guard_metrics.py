@@ -1,4 +1,5 @@
-"""Metrics of what keeps the fleet and the queue in order: changes of state, breakers, the queue, refusals, retries.
+"""Metrics of what keeps the fleet and the queue in order: changes of state, breakers, the queue, refusals, retries,
+requests held until a worker has room.
 
 Read from their owners when Prometheus asks; only changes of state are counted here. Called by app. No label holds a
 client's name or key.
@@ -13,6 +14,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from router.admission.admission import Admission
+from router.admission.hold import Hold
 from router.admission.retry import RetryBudget
 from router.fleet.registry import Registry
 from router.types import FleetEvent, WorkerChanged, WorkerId, WorkerLeft
@@ -21,10 +23,11 @@ from router.types import FleetEvent, WorkerChanged, WorkerId, WorkerLeft
 class GuardCollector(Collector):
     """`observe` listens to fleet events. `reloads` counts reloads of the configuration by result."""
 
-    def __init__(self, fleet: Registry, admission: Admission, retries: RetryBudget) -> None:
+    def __init__(self, fleet: Registry, admission: Admission, retries: RetryBudget, hold: Hold) -> None:
         self._fleet = fleet
         self._admission = admission
         self._retries = retries
+        self._hold = hold
         self._changes: Counter[tuple[WorkerId, str, str]] = Counter()
         self.reloads: Counter[str] = Counter({"applied": 0, "refused": 0})
 
@@ -68,12 +71,15 @@ class GuardCollector(Collector):
             ("trieway_queue_waiting_requests", "Requests that wait for room.", queue.waiting),
             ("trieway_queue_running_requests", "Requests let in and not yet ended.", queue.running),
             ("trieway_queue_room_requests", "Requests that may be in at once.", queue.room),
+            ("trieway_held_requests", "Requests held until a worker has room.", self._hold.queue.size),
             ("trieway_retry_budget_requests", "Retries that could be made now.", self._retries.left),
         ):
             yield GaugeMetricFamily(name, about, value=value)
         waited_s = self._admission.waited_s
         yield CounterMetricFamily("trieway_queue_wait_seconds", "Time requests let in have waited.", value=waited_s)
         yield CounterMetricFamily("trieway_queue_waited", "Requests let in that waited.", value=self._admission.waited)
+        yield CounterMetricFamily("trieway_hold_seconds", "Time requests were held for.", value=self._hold.held_s)
+        yield CounterMetricFamily("trieway_holds", "Requests that were held and are no more.", value=self._hold.held)
         refused = CounterMetricFamily(
             "trieway_queue_refused", "Requests refused by limits of the queue or their key.", labels=["error"]
         )

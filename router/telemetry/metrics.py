@@ -267,9 +267,9 @@ class _DecidedRow(_Row):
         policy.cached.observe(cached)
         errors.match.observe(list(map(sub, cached, matches)))
         errors.ttft.observe([
-            one.ttft_s - expected_s
+            ttft_s - expected_s
             for one in group
-            if one.ttft_s is not None
+            if (ttft_s := one.ttft_after_hold_s) is not None
             and one.decision is not None
             and (expected_s := one.decision.expected_ttft_s) is not None
         ])

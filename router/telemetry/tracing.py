@@ -158,6 +158,7 @@ def _facts(outcome: Outcome) -> dict[str, str | int | float | None]:
         "trieway.cached_tokens": outcome.cached_tokens,
         "trieway.ttft_s": outcome.ttft_s,
         "trieway.decision_s": outcome.decision_s,
+        "trieway.held_s": outcome.held_s,
     }
 
 

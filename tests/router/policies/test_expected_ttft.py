@@ -513,3 +513,17 @@ def test_once_everything_has_ended_nothing_is_booked(stream: list[FleetEvent]) -
         assert not book.running
         assert book.answers_tokens == 0.0
         assert book.cache.image.held_tokens == pytest.approx(0.0)
+
+
+def test_a_wait_longer_than_the_room_asks_for_the_request_to_be_held() -> None:
+    policy, workers = build(room_s=0.5), fleet(1)
+    first = policy.select(request("a", chained(*range(40)), 1.0), workers)
+    send(policy, request("a", chained(*range(40)), 1.0), workers)
+    second = policy.select(request("b", chained(99), 1.0), workers)
+
+    assert (first.hold, first.expected_wait_s) == (False, 0.0)
+    assert second.hold
+    assert second.expected_wait_s is not None
+    assert second.expected_ttft_s is not None
+    assert 0.5 < second.expected_wait_s < second.expected_ttft_s
+    assert not build(room_s=0.0).select(request("b", chained(99), 1.0), workers).hold

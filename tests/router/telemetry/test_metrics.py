@@ -11,6 +11,8 @@ from prometheus_client.core import Metric
 
 from outcomes import decision, outcome
 from router.admission.admission import Admission, AdmissionConfig
+from router.admission.held_queue import HoldConfig
+from router.admission.hold import Hold
 from router.admission.retry import RetryBudget, RetryConfig
 from router.fleet.kv_feed import FeedState
 from router.fleet.registry import Registry
@@ -37,7 +39,8 @@ def everything() -> Metrics:
     insight = InsightCollector(log, lambda: [shadow], lambda: [("b", "random", 5, 1, 2)])
     admission = Admission(AdmissionConfig(), lambda: 0.0)
     admission.refused["queue_full"] = 1
-    guards = GuardCollector(fleet, admission, RetryBudget(RetryConfig(), Random(0)))
+    retries, hold = RetryBudget(RetryConfig(), Random(0)), Hold(HoldConfig(), lambda: 1.0)
+    guards = GuardCollector(fleet, admission, retries, hold)
     fleet.listen(guards.observe)
     fleet.set_state(worker, WorkerState.READY, "a test")
     backlog = Backlog()
