@@ -269,8 +269,14 @@ class RouterProtocol(HttpToolsProtocol):
         super()._start_asgi_task(cycle, app)
 
     def _ended(self, call: ModelCall) -> None:
-        if self._active is call:
+        if self._active is not call:
+            return
+        if self.pipeline or self._refusal is not None or self._advancing or self.flow.read_paused:
             self.on_response_complete()
+        else:  # the same, where nothing else is to be done
+            self.server_state.total_requests += 1
+            self._active = None
+            self._heard_s = self._began_s = self.loop.time()
 
     def on_response_complete(self) -> None:
         """The active request is answered: the next one's turn, if it is there already."""

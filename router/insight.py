@@ -46,7 +46,7 @@ class Insight:
         self.shadows = shadows_of(config.shadow, config.policies, rng)
         self.steering = Steering(policy, config.policy, self.shadows)
         self.recent = RecentRequests(config.explain)
-        self.explainer = Explainer(config.explain, self.recent, clock)
+        self.explainer = Explainer(config.explain, self.recent)
         self.desk = ExperimentDesk(self.steering, config.policies, self._members, rng=rng, clock=clock)
         self.decision_log: DecisionLog | None = None
         if config.decision_log.dir:

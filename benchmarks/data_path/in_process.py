@@ -44,9 +44,10 @@ EVENTS = 64
 ROOT = Path(router.__file__).parent
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
 BODY = (
-    b'{"id":"chatcmpl-1","object":"chat.completion","created":1,"model":"mock","choices":[{"index":0,"message":'
-    b'{"role":"assistant","content":"Hello from the mock worker."},"finish_reason":"stop"}],"usage":{"prompt_tokens":'
-    b'50,"completion_tokens":8,"total_tokens":58,"prompt_tokens_details":{"cached_tokens":0}}}'
+    b'{"id":"chatcmpl-mock","object":"chat.completion","created":1700000000,"model":"mock","choices":'
+    b'[{"index":0,"message":{"role":"assistant","content":"A short fixed answer for benchmarks of routers.",'
+    b'"tool_calls":null},"logprobs":null,"finish_reason":"stop","matched_stop":2}],"usage":{"prompt_tokens":'
+    b'100,"total_tokens":120,"completion_tokens":20,"prompt_tokens_details":{"cached_tokens":64}}}'
 )
 ANSWER = HEAD % len(BODY) + BODY
 STREAM_HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"

@@ -69,10 +69,13 @@ class FairQueue:
         share = self._shares.get(ticket.client)
         if share is None:
             share = self._shares[ticket.client] = Share()
-        share.weight = ticket.weight
-        ticket.due = max(self._virtual, share.due) + ticket.cost / ticket.weight
+        share.weight = weight = ticket.weight
+        due = share.due
+        if due < self._virtual:
+            due = self._virtual
+        ticket.due = due = due + ticket.cost / weight
         if self.waiting == 0 and self.running < self.room:
-            share.due = ticket.due
+            share.due = due
             share.running += 1
             self.running += 1
             ticket.state = "running"
@@ -111,7 +114,7 @@ class FairQueue:
         ticket.state = "gone"
         if not share.running:
             self._forget(ticket.client, share)
-        if len(self._heap) > 64 and len(self._heap) > 2 * self.waiting:
+        if self._heap and len(self._heap) > 64 and len(self._heap) > 2 * self.waiting:
             self._heap = [entry for entry in self._heap if entry[2].state == "waiting"]
             heapq.heapify(self._heap)
 

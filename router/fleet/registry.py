@@ -41,6 +41,22 @@ RANK_HEADER = "x-data-parallel-rank"
 Listener = Callable[[FleetEvent], None]
 
 
+class _Listeners(dict[type, tuple[Listener, ...]]):
+    """Who hears events of a kind, in the order in which they began to listen."""
+
+    def __init__(self) -> None:
+        self._all: list[tuple[Listener, frozenset[type]]] = []
+
+    def add(self, listener: Listener, kinds: frozenset[type]) -> None:
+        """No kinds: all of them."""
+        self._all.append((listener, kinds))
+        self.clear()
+
+    def __missing__(self, kind: type) -> tuple[Listener, ...]:
+        heard = self[kind] = tuple(listener for listener, kinds in self._all if not kinds or kind in kinds)
+        return heard
+
+
 class Registry:
     """`health` and `breaker` say when a worker counts as well."""
 
@@ -50,8 +66,7 @@ class Registry:
         self._breaker = breaker or BreakerConfig()
         self._care = False
         self._workers: dict[WorkerId, Worker] = {}
-        self._listeners: list[tuple[Listener, frozenset[type]]] = []
-        self._heard_by: dict[type, tuple[Listener, ...]] = {}
+        self._heard_by = _Listeners()
         self._untold: deque[FleetEvent] = deque()
         self._telling = False
         self._eligible: dict[str | None, tuple[Worker, ...]] = {}
@@ -123,26 +138,22 @@ class Registry:
 
     def listen(self, listener: Listener, *kinds: type) -> None:
         """Call `listener` with every event from now on; only with those of these `kinds`, where some are named."""
-        self._listeners.append((listener, frozenset(kinds)))
-        self._heard_by.clear()
+        self._heard_by.add(listener, frozenset(kinds))
 
     def emit(self, event: FleetEvent) -> None:
         """Tell every listener. An event that a listener emits is told after the one at hand, to all in this order."""
         untold = self._untold
-        if self._telling or untold:
+        if self._telling:
             untold.append(event)
-            if self._telling:
-                return  # the loop below, further up the stack, takes it
-            event = untold.popleft()
+            return  # the loop below, further up the stack, takes it
         self._telling = True
         try:
-            while True:
-                kind = type(event)
-                for listener in self._heard_by.get(kind) or self._who_hears(kind):
-                    listener(event)
-                if not untold:
-                    return
+            for listener in self._heard_by[type(event)]:
+                listener(event)
+            while untold:
                 event = untold.popleft()
+                for listener in self._heard_by[type(event)]:
+                    listener(event)
         finally:
             self._telling = False
 
@@ -281,11 +292,6 @@ class Registry:
         return Lease(worker, call_off, trial_s)
 
     # -- inside -------------------------------------------------------------------------------------------------
-
-    def _who_hears(self, kind: type) -> tuple[Listener, ...]:
-        heard = tuple(listener for listener, kinds in self._listeners if not kinds or kind in kinds)
-        self._heard_by[kind] = heard
-        return heard
 
     def _find_eligible(self, model: str | None) -> tuple[Worker, ...]:
         open_to = [worker for worker in self._workers.values() if worker.takes_requests]

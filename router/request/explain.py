@@ -7,11 +7,11 @@ the store as JSON. Called by request.dispatch and app. Not here: the store (tele
 from __future__ import annotations
 
 import logging
+from math import inf
 from typing import Any
 
 from fastapi import APIRouter
 
-from router.clock import Clock
 from router.errors import UnknownRequest
 from router.experiment.steering import Choice
 from router.policies.explains import candidates_of, expected_match_tokens
@@ -19,6 +19,9 @@ from router.telemetry.recent_requests import Entry, ExplainConfig, RecentRequest
 from router.types import Decision, Outcome, RoutingRequest
 
 log = logging.getLogger(__name__)
+
+BURST_S = 1.0
+"""After a pause so much of the budget may be used at once."""
 
 
 def explain_headers(decision: Decision) -> list[tuple[bytes, bytes]]:
@@ -36,17 +39,17 @@ def explain_headers(decision: Decision) -> list[tuple[bytes, bytes]]:
 class Explainer:
     """Weighs the workers once more for the record, at most `weigh_per_s` times a second unless a client asks."""
 
-    def __init__(self, config: ExplainConfig, store: RecentRequests, clock: Clock) -> None:
-        self._per_s = config.weigh_per_s
+    def __init__(self, config: ExplainConfig, store: RecentRequests) -> None:
         self._store = store
-        self._clock = clock
-        self._credit = config.weigh_per_s
-        self._credit_at_s = clock()
+        self._gap_s = 1.0 / config.weigh_per_s if config.weigh_per_s > 0 else inf
+        self._due_s = -inf if config.weigh_per_s > 0 else inf
 
     def decided(self, request: RoutingRequest, choice: Choice, *, asked: bool) -> None:
         """Note the decision and its candidates. Must be called before the policy observes the dispatch."""
-        if not asked and not self._affordable():
-            return
+        if not asked:
+            if self._due_s > request.at_s:
+                return
+            self._due_s = max(self._due_s, request.at_s - BURST_S + self._gap_s / 2) + self._gap_s
         workers = choice.workers
         try:
             candidates = candidates_of(choice.policy, request, workers) or (None,) * len(workers)
@@ -66,15 +69,6 @@ class Explainer:
             request.request_id,
             Weighing(policy=choice.policy_name, arm=choice.arm, decision=choice.decision, workers=weighed),
         )
-
-    def _affordable(self) -> bool:
-        now_s = self._clock()
-        self._credit = min(self._per_s, self._credit + (now_s - self._credit_at_s) * self._per_s)
-        self._credit_at_s = now_s
-        if self._credit < 1.0:
-            return False
-        self._credit -= 1.0
-        return True
 
 
 def explain_routes(store: RecentRequests) -> APIRouter:

@@ -107,11 +107,11 @@ def json_type(value: object) -> str:
 
 
 def _decode_object(body: bytes) -> Body:
-    if not body.strip():
-        raise InvalidBody("The body is empty. Send a JSON object.")
     try:
         data = _decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        if not body.strip():
+            raise InvalidBody("The body is empty. Send a JSON object.") from None
         data = _decode_leniently(body)
     if not isinstance(data, dict):
         raise InvalidBody(f"The body must be a JSON object, not {json_type(data)}.")

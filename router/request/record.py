@@ -13,11 +13,14 @@ from router.fleet.registry import Registry
 from router.request.progress import Progress
 from router.request.relay import Relayed
 from router.request.usage import Usage
-from router.types import Finished, Outcome
+from router.types import Finished, Outcome, PromptKey, RoutingRequest
 
 OutcomeSink = Callable[[Outcome], None]
 BodySink = Callable[[Outcome, bytes], None]
-NONE_REPORTED = Usage()
+NO_ANSWER = Relayed(status=0, first_s=None, last_s=None, events=0, usage=Usage())
+"""What is known of an answer that never came."""
+NO_KEY = PromptKey(blocks=(), block_tokens=1.0, prompt_tokens=0.0)
+"""What is known of a prompt that was never read."""
 
 
 class Recorder:
@@ -41,45 +44,46 @@ class Recorder:
     def record(self, progress: Progress) -> None:
         """Emit the one record of this request. Never raises for what a request did."""
         now_s = self._clock()
-        outcome = self._outcome(progress, now_s)
-        decision = progress.decision
+        outcome, decision = self._outcome(progress, now_s), progress.decision
         if decision is not None and progress.dispatched_s is not None:
-            self._registry.emit(
-                Finished(request_id=outcome.request_id, worker=decision.worker, outcome=outcome, at_s=now_s)
-            )
+            finished = Finished(request_id=outcome.request_id, worker=decision.worker, outcome=outcome, at_s=now_s)
+            self._registry.emit(finished)
         for sink in self._sinks:
             sink(outcome)
         for body_sink in self._body_sinks:
             body_sink(outcome, progress.raw.body)
 
     def _outcome(self, progress: Progress, now_s: float) -> Outcome:
-        raw, request, result, error = progress.raw, progress.request, progress.result, progress.error
-        usage = result.usage if result else NONE_REPORTED
+        raw, request, error = progress.raw, progress.request, progress.error
+        result = progress.result or NO_ANSWER
+        usage, at_s, first_s = result.usage, raw.at_s, result.first_s
+        if request is None:
+            request = RoutingRequest(request_id=raw.request_id, endpoint=raw.endpoint, key=NO_KEY)
         return Outcome(
             request_id=raw.request_id,
             endpoint=raw.endpoint,
-            at_s=raw.at_s,
-            status=error.status if error else (result.status if result else 0),
-            e2e_s=now_s - raw.at_s,
+            at_s=at_s,
+            status=result.status if error is None else error.status,
+            e2e_s=now_s - at_s,
             policy=progress.policy_name or self._policy_name,
             arm=progress.arm,
             spilled=progress.spilled,
             trace=raw.trace,
-            model=request.model if request else None,
-            session=request.session if request else None,
-            client=request.client if request else None,
-            max_output_tokens=request.max_output_tokens if request else None,
+            model=request.model,
+            session=request.session,
+            client=request.client,
+            max_output_tokens=request.max_output_tokens,
             decision=progress.decision,
             decision_s=progress.decision_s,
             held_s=progress.held_s,
             attempts=len(progress.tried),
-            stream=request.stream if request else False,
-            error=error.code if error else None,
-            client_gone=isinstance(error, ClientGone),
-            ttft_s=result.first_s - raw.at_s if result and result.first_s is not None else None,
-            itl_mean_s=_itl_mean_s(result) if result and result.events > 1 else None,
-            events=result.events if result else 0,
-            key=request.key if request else None,
+            stream=request.stream,
+            error=None if error is None else error.code,
+            client_gone=error is not None and isinstance(error, ClientGone),
+            ttft_s=None if first_s is None else first_s - at_s,
+            itl_mean_s=_itl_mean_s(result) if result.events > 1 else None,
+            events=result.events,
+            key=None if request.key is NO_KEY else request.key,
             prompt_tokens=usage.prompt_tokens,
             cached_tokens=usage.cached_tokens,
             completion_tokens=usage.completion_tokens,

@@ -8,23 +8,9 @@ a Strand can be cancelled as a Task can and is the current task while it runs. C
 from __future__ import annotations
 
 import asyncio
-import sys
+from asyncio.tasks import _enter_task, _leave_task, current_task
 from collections.abc import Callable, Coroutine, Generator
 from typing import Any
-
-if sys.version_info >= (3, 12):
-    from asyncio.tasks import _swap_current_task
-else:
-    from asyncio.tasks import _current_tasks as _current  # type: ignore[attr-defined]
-
-    def _swap_current_task(loop: asyncio.AbstractEventLoop, task: Any) -> Any:
-        """As in asyncio from 3.12 on."""
-        before = _current.get(loop)
-        if task is None:
-            del _current[loop]
-        else:
-            _current[loop] = task
-        return before
 
 
 class Gate:
@@ -73,11 +59,29 @@ class Strand:
         if self._running:  # whoever has the news was called by this very coroutine: it looks before it waits
             return
         self._gate = None
-        loop = self.loop
-        outer = _swap_current_task(loop, self)
+        loop, coro = self.loop, self._coro
+        assert coro is not None
+        outer = current_task(loop)
+        if outer is not None:
+            _leave_task(loop, outer)
+        _enter_task(loop, self)  # type: ignore[arg-type]
         self._running = True
         try:
-            self._run()
+            while True:
+                error = self._error
+                if error is None:
+                    waits = coro.send(None)
+                else:
+                    self._error = None
+                    waits = coro.throw(error)
+                if self._error is not None:
+                    continue  # cancelled while it ran
+                if type(waits) is Gate:
+                    waits.strand = self
+                    self._gate = waits
+                    return
+                if self._waits_for(waits):
+                    return
         except StopIteration:
             self.done_ = True
         except asyncio.CancelledError:
@@ -89,37 +93,25 @@ class Strand:
             loop.call_exception_handler({"message": "a request's strand failed", "exception": error})
         finally:
             self._running = False
-            _swap_current_task(loop, outer)
+            _leave_task(loop, self)  # type: ignore[arg-type]
+            if outer is not None:
+                _enter_task(loop, outer)
             if self.done_ and self._ended is not None:
                 ended, self._ended = self._ended, None
                 ended(self)
 
-    def _run(self) -> None:
-        """Up to the next wait. Raises StopIteration at the end."""
-        coro = self._coro
-        assert coro is not None
-        while True:
-            error = self._error
-            if error is None:
-                waits = coro.send(None)
-            else:
-                self._error = None
-                waits = coro.throw(error)
-            if self._error is not None:
-                continue  # cancelled while it ran
-            if type(waits) is Gate:
-                waits.strand = self
-                self._gate = waits
-                return
-            if waits is None:  # asyncio.sleep(0)
-                self.loop.call_soon(self._woken, None)
-                return
-            if waits._asyncio_future_blocking:  # noqa: SLF001  the protocol between futures and tasks (asyncio.futures)
-                waits._asyncio_future_blocking = False  # noqa: SLF001
-                waits.add_done_callback(self._woken)
-                self._waits = waits
-                return
-            self._error = RuntimeError(f"a strand cannot wait for {waits!r}")
+    def _waits_for(self, waits: Any) -> bool:
+        """It waits for something of asyncio's. False: that cannot be waited for, and it is told so."""
+        if waits is None:  # asyncio.sleep(0)
+            self.loop.call_soon(self._woken, None)
+            return True
+        if waits._asyncio_future_blocking:  # noqa: SLF001  the protocol between futures and tasks (asyncio.futures)
+            waits._asyncio_future_blocking = False  # noqa: SLF001
+            waits.add_done_callback(self._woken)
+            self._waits = waits
+            return True
+        self._error = RuntimeError(f"a strand cannot wait for {waits!r}")
+        return False
 
     def _woken(self, future: asyncio.Future[Any] | None) -> None:
         if future is self._waits and not self.done_:

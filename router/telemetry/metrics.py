@@ -7,9 +7,10 @@ decision log, shadows and experiments in insight_metrics. docs/metrics.md lists 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from operator import sub
-from typing import TypeAlias
+from collections.abc import Callable, Iterator, Sequence
+from functools import cache
+from operator import attrgetter, sub
+from typing import Any, TypeAlias
 
 from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
 from prometheus_client.core import Metric
@@ -34,6 +35,22 @@ BY_WORKER = ("policy", "worker")
 BY_ARM = ("arm", "policy")
 Alike: TypeAlias = tuple[str, str, str, str | None, int, str | None, ArmName | None]
 """Endpoint, policy, worker, reason, status, error and arm of requests that count in the same series."""
+
+
+@cache
+def _getter(name: str) -> Callable[[Outcome], Any]:
+    return attrgetter(name)
+
+
+def column(outcomes: Sequence[Outcome], name: str) -> list[float]:
+    """One field of all of them, without those where it is None."""
+    values = list(map(_getter(name), outcomes))
+    return [value for value in values if value is not None] if None in values else values
+
+
+def positive(values: Sequence[float]) -> float:
+    """The sum of those above zero: a worker's nonsense must not count backwards."""
+    return sum(values) if not values or min(values) >= 0 else sum([value for value in values if value > 0])
 
 
 class Metrics:
@@ -178,16 +195,15 @@ class _Child:
         self._completion: Count = family.completion.of(*labels)
         self._expected: Count = family.expected.of(*labels)
 
-    def count(self, group: Sequence[Outcome], told: Sequence[Outcome], matches: Sequence[float]) -> None:
-        """`told` are those of them that report cached tokens, `matches` what was predicted of these."""
-        self._e2e.observe([one.e2e_s for one in group])
-        self._ttft.observe([value for one in group if (value := one.ttft_s) is not None])
-        self._itl.observe([value for one in group if (value := one.itl_mean_s) is not None])
-        self._prompt.value += sum([value for one in group if (value := one.prompt_tokens) is not None and value > 0])
-        made = [value for one in group if (value := one.completion_tokens) is not None and value > 0]
-        self._completion.value += sum(made)
-        self._cached.value += sum([value for one in told if (value := one.cached_tokens) is not None and value > 0])
-        self._expected.value += sum([match for match in matches if match > 0.0])
+    def count(self, group: Sequence[Outcome], cached: Sequence[float], matches: Sequence[float]) -> None:
+        """`cached` is what those of them report that do, `matches` what was predicted of these."""
+        self._e2e.observe(column(group, "e2e_s"))
+        self._ttft.observe(column(group, "ttft_s"))
+        self._itl.observe(column(group, "itl_mean_s"))
+        self._prompt.value += positive(column(group, "prompt_tokens"))
+        self._completion.value += positive(column(group, "completion_tokens"))
+        self._cached.value += positive(cached)
+        self._expected.value += positive(matches)
 
 
 class _ErrorSeries:
@@ -259,23 +275,22 @@ class _DecidedRow(_Row):
         super().count(group)
         self._reasoned.value += len(group)
         policy, errors = self._policy, self._errors
-        policy.decision.observe([one.decision_s for one in group])
-        policy.expected.observe([one.decision.match_tokens for one in group if one.decision is not None])
-        told = [one for one in group if one.cached_tokens is not None]
-        cached = [one.cached_tokens or 0 for one in told]
-        matches = [one.decision.match_tokens for one in told if one.decision is not None]
+        policy.decision.observe(column(group, "decision_s"))
+        matches = column(group, "decision.match_tokens")
+        policy.expected.observe(matches)
+        cached = column(group, "cached_tokens")
+        if len(cached) < len(group):
+            matches = column([one for one in group if one.cached_tokens is not None], "decision.match_tokens")
         policy.cached.observe(cached)
         errors.match.observe(list(map(sub, cached, matches)))
-        errors.ttft.observe([
-            ttft_s - expected_s
-            for one in group
-            if (ttft_s := one.ttft_after_hold_s) is not None
-            and one.decision is not None
-            and (expected_s := one.decision.expected_ttft_s) is not None
-        ])
-        retried = sum([one.attempts - 1 for one in group if one.attempts > 1])
+        timed = [one for one in group if one.ttft_s is not None]
+        predicted_s = column(timed, "decision.expected_ttft_s")
+        if len(predicted_s) == len(timed):  # one policy predicts of all its requests or of none
+            after_hold_s = map(sub, column(timed, "ttft_s"), column(timed, "held_s"))
+            errors.ttft.observe(list(map(sub, after_hold_s, predicted_s)))
+        retried = sum(column(group, "attempts")) - len(group)
         if retried:
             policy.retries.of(policy.policy).value += retried
-        self._worker.count(group, told, matches)
+        self._worker.count(group, cached, matches)
         if self._arm is not None:
-            self._arm.count(group, told, matches)
+            self._arm.count(group, cached, matches)

@@ -7,7 +7,7 @@ how to weigh (policies), how it looks (dashboard, request.explain).
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
@@ -56,7 +56,7 @@ class Entry:
 
     def __init__(self, request_id: RequestId) -> None:
         self.request_id = request_id
-        self.weighings: list[Weighing] = []
+        self.weighings: Sequence[Weighing] = ()
         self.outcome: Outcome | None = None
 
 
@@ -75,20 +75,20 @@ class RecentRequests:
         if entry is None or entry.outcome is not None:
             self._drop(request_id)
             entry = self._entries[request_id] = Entry(request_id)
-        entry.weighings.append(weighing)
+        entry.weighings = (*entry.weighings, weighing)
         self._bound()
 
     def ended(self, outcome: Outcome) -> None:
         """Sink of Outcomes. O(1)."""
-        entries, name = self._entries, outcome.request_id
+        entries, name, key = self._entries, outcome.request_id, outcome.key
         entry = entries.get(name)
         if entry is None or entry.outcome is not None:
             if entry is not None:
                 self._drop(name)
             entry = entries[name] = Entry(name)
         entry.outcome = outcome
-        if outcome.key is not None:
-            self._blocks += len(outcome.key.blocks)
+        if key is not None:
+            self._blocks += len(key.blocks)
         if len(entries) > self._keep or self._blocks > self._keep_blocks:
             self._bound()
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from itertools import groupby
 from math import exp, floor, log
 
 from router.clock import Clock
@@ -34,6 +35,24 @@ class Step:
         self.cached_tokens = 0
         self.ttft: Counter[int] = Counter()
 
+    def add(self, outcomes: Sequence[Outcome]) -> None:
+        self.requests += len(outcomes)
+        self.failed += sum([one.status >= 500 for one in outcomes])
+        ttft = self.ttft
+        for ttft_s in [one.ttft_s for one in outcomes]:
+            if ttft_s is not None:
+                place = floor(log(ttft_s) / BIN) if ttft_s > 1e-6 else LOWEST
+                ttft[place] = ttft.get(place, 0) + 1
+        for cached, prompt in [(one.cached_tokens, one.prompt_tokens) for one in outcomes]:
+            if cached is not None and prompt is not None:
+                self.prompt_tokens += prompt
+                self.cached_tokens += cached
+
+
+def place_of(outcome: Outcome) -> int:
+    """The step in which it ended."""
+    return int((outcome.at_s + outcome.e2e_s) / STEP_S)
+
 
 class Traffic:
     """Steps by worker (None: no worker was chosen); step i of the ring holds the time that ends with it."""
@@ -46,27 +65,30 @@ class Traffic:
 
     def _count(self, outcomes: Sequence[Outcome]) -> None:
         """Each in the step in which it ended."""
+        first, last = place_of(outcomes[0]), place_of(outcomes[-1])
+        if first == last:
+            self._add(first, outcomes)
+        else:
+            for place, some in groupby(outcomes, place_of):
+                self._add(place, list(some))
+
+    def _add(self, place: int, outcomes: Sequence[Outcome]) -> None:
+        by_worker: dict[WorkerId | None, list[Outcome]] = {}
         for one in outcomes:
-            place = int((one.at_s + one.e2e_s) / STEP_S)
-            steps = self._steps.get(place)
-            if steps is None:
-                steps = self._begin(place)
             decision = one.decision
             worker = None if decision is None else decision.worker
+            if worker in by_worker:
+                by_worker[worker].append(one)
+            else:
+                by_worker[worker] = [one]
+        steps = self._steps.get(place)
+        if steps is None:
+            steps = self._begin(place)
+        for worker, group in by_worker.items():
             step = steps.get(worker)
             if step is None:
                 step = steps[worker] = Step()
-            step.requests += 1
-            if one.status >= 500:
-                step.failed += 1
-            ttft_s = one.ttft_s
-            if ttft_s is not None:
-                bin_ = floor(log(ttft_s) / BIN) if ttft_s > 1e-6 else LOWEST
-                step.ttft[bin_] = step.ttft.get(bin_, 0) + 1
-            cached, prompt = one.cached_tokens, one.prompt_tokens
-            if cached is not None and prompt is not None:
-                step.prompt_tokens += prompt
-                step.cached_tokens += cached
+            step.add(group)
 
     def _begin(self, place: int) -> dict[WorkerId | None, Step]:
         steps = self._steps[place] = {}

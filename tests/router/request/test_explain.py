@@ -33,9 +33,10 @@ VIEWS = [View(WorkerId("w0"), 3), View(WorkerId("w1"))]
 
 
 def decided(
-    explainer: Explainer, policy: RoundRobin, request_id: str, *, asked: bool = False, ttft_s: float | None = 0.75
-) -> None:
-    request = RoutingRequest(request_id=RequestId(request_id), endpoint="/generate", key=key(1))
+    explainer: Explainer, policy: RoundRobin, request_id: str, *, asked: bool = False, ttft_s: float | None = 0.75,
+    at_s: float = 0.0,
+) -> None:  # fmt: skip
+    request = RoutingRequest(request_id=RequestId(request_id), endpoint="/generate", key=key(1), at_s=at_s)
     made = decision("w1", reason=Reason.TURN, expected_ttft_s=ttft_s)
     explainer.decided(
         request, Choice(decision=made, policy=policy, policy_name="weighing", workers=VIEWS), asked=asked
@@ -44,7 +45,7 @@ def decided(
 
 def test_every_candidate_is_shown_term_by_term_and_then_what_happened() -> None:
     store = RecentRequests(ExplainConfig())
-    decided(Explainer(ExplainConfig(), store, lambda: 0.0), Weighing(), "a")
+    decided(Explainer(ExplainConfig(), store), Weighing(), "a")
     running_entry = store.find("a")
     assert running_entry is not None
     assert explanation(running_entry)["state"] == "running"
@@ -66,7 +67,7 @@ def test_every_candidate_is_shown_term_by_term_and_then_what_happened() -> None:
 
 def test_a_policy_that_weighs_nothing_is_not_credited_with_a_prediction() -> None:
     store = RecentRequests(ExplainConfig())
-    decided(Explainer(ExplainConfig(), store, lambda: 0.0), RoundRobin(), "a", ttft_s=None)
+    decided(Explainer(ExplainConfig(), store), RoundRobin(), "a", ttft_s=None)
     entry = store.find("a")
     assert entry is not None
 
@@ -77,18 +78,16 @@ def test_a_policy_that_weighs_nothing_is_not_credited_with_a_prediction() -> Non
 
 
 def test_weighing_unasked_is_bounded_in_time_and_asking_is_not() -> None:
-    now = [0.0]
     store = RecentRequests(ExplainConfig())
-    explainer = Explainer(ExplainConfig(weigh_per_s=10), store, lambda: now[0])
+    explainer = Explainer(ExplainConfig(weigh_per_s=10), store)
     for number in range(100):
         decided(explainer, Weighing(), f"unasked {number}")
     assert len(store) == 10
-    now[0] = 0.5
     for number in range(100):
-        decided(explainer, Weighing(), f"later {number}")
+        decided(explainer, Weighing(), f"later {number}", at_s=0.5)
     assert len(store) == 15
     for number in range(20):
-        decided(explainer, Weighing(), f"asked {number}", asked=True)
+        decided(explainer, Weighing(), f"asked {number}", asked=True, at_s=0.5)
 
     assert len(store) == 35
 
@@ -99,7 +98,7 @@ def test_a_policy_that_cannot_explain_itself_costs_no_request(caplog: pytest.Log
             raise IndexError
 
     store = RecentRequests(ExplainConfig())
-    decided(Explainer(ExplainConfig(), store, lambda: 0.0), Broken(), "a")
+    decided(Explainer(ExplainConfig(), store), Broken(), "a")
 
     assert store.find("a") is None
     assert "could not weigh request a" in caplog.text
