@@ -24,8 +24,9 @@ from router.errors import (
 )
 from router.request.endpoints import MODEL_CALLS, PUT_TOO, ModelCalls, Split
 from router.request.head import Head
-from router.request.model_call import STATUS_LINES, ModelCall
+from router.request.model_call import ModelCall
 from router.request.repeat import Repeat
+from router.request.reply import STATUS_LINES
 
 log = logging.getLogger(__name__)
 

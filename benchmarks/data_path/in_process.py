@@ -228,13 +228,20 @@ async def run(loop: Loop, options: argparse.Namespace) -> None:
     await started
     bench = Bench(loop, app, requests)
     calm()
-    if options.streams:
-        measure_streams(bench, options)
-    else:
-        for _ in range(options.loop or WARM):
-            bench.one()
-        if not options.loop:
-            measure(bench, options)
+    over = loop.create_future()
+
+    def work() -> None:  # in no task, as bytes come in
+        if options.streams:
+            measure_streams(bench, options)
+        else:
+            for _ in range(options.loop or WARM):
+                bench.one()
+            if not options.loop:
+                measure(bench, options)
+        over.set_result(None)
+
+    loop.call_soon(work)
+    await over
     serving.cancel()
 
 

@@ -20,15 +20,15 @@ class ResponseHomes:
         self._capacity = capacity
         self._homes: OrderedDict[str, str] = OrderedDict()
 
-    def made(self, response_id: str | None, server: str) -> None:
+    def made(self, response_id: str, server: str) -> None:
         """The server answered with this response."""
-        if response_id is None or len(response_id) > MAX_ID_CHARS:
+        if len(response_id) > MAX_ID_CHARS:
             return
         self._homes[response_id] = server
         self._homes.move_to_end(response_id)
         if len(self._homes) > self._capacity:
             self._homes.popitem(last=False)
 
-    def home(self, response_id: str | None) -> str | None:
+    def home(self, response_id: str) -> str | None:
         """The server that made it; None when that is not known."""
-        return None if response_id is None else self._homes.get(response_id)
+        return self._homes.get(response_id)

@@ -21,6 +21,8 @@ HEADER_SINCE = (0, 5, 10)
 
 def body_for(body: bytes, parsed: ParsedRequest, worker: Worker, *, ask_usage: bool) -> tuple[bytes, bool]:
     """The bytes to send to this worker, and whether they ask for usage that the client must not see."""
+    if worker.rank is None and not parsed.stream:
+        return body, False
     fields = _rank_field(parsed, worker)
     hide_usage = ask_usage and _must_ask(parsed, worker)
     if hide_usage:

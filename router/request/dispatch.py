@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from dataclasses import dataclass
+from functools import partial
 from random import Random
 
 from msgspec.structs import replace
@@ -33,6 +34,7 @@ from router.errors import (
 from router.experiment.steering import Choice, Steering
 from router.fleet.call_off import CallOff
 from router.fleet.deadlines import Deadlines
+from router.fleet.lease import Lease
 from router.fleet.registry import Registry
 from router.fleet.response_homes import ResponseHomes
 from router.fleet.worker import Worker
@@ -50,9 +52,10 @@ from router.request.record import Recorder
 from router.request.relay import Relayed, relay
 from router.request.reply import Reply, send_error
 from router.request.strand import Strand
+from router.request.worker_connection import WorkerConnection
 from router.security.access import Access
 from router.security.client import ANONYMOUS
-from router.types import AttemptFailed, Dispatched, FirstToken, RoutingRequest, WorkerId
+from router.types import AttemptFailed, Dispatched, FirstToken, RequestId, RoutingRequest, WorkerId
 
 log = logging.getLogger(__name__)
 
@@ -196,7 +199,9 @@ class Dispatcher:
     async def _serve(self, progress: Progress, request: RoutingRequest, weight: float) -> None:
         """One attempt after another until one succeeds or nothing is left to try."""
         self._retries.request()
-        progress.home = self._homes.home(progress.parsed.previous_response)
+        previous = progress.parsed.previous_response
+        if previous is not None:
+            progress.home = self._homes.home(previous)
         tried = progress.tried
         failure: WorkerError | None = None
         while True:
@@ -220,7 +225,8 @@ class Dispatcher:
                 if pause_s > 0:
                     await asyncio.sleep(pause_s)
             else:
-                self._homes.made(result.response_id, worker.server)
+                if result.response_id is not None:
+                    self._homes.made(result.response_id, worker.server)
                 if self._exact is not None and progress.exact is not None:
                     self._exact.reported(progress.exact, result.usage.prompt_tokens)
                 return
@@ -293,36 +299,36 @@ class Dispatcher:
             answer = await self._forwarder.send(worker, raw.head.target, lines + raw.own_lines, body)
             try:
                 if answer.status in self._config.retry_statuses:
-                    refused = refusal(worker.id, answer.status, answer.retry_after)
-                    if isinstance(refused, WorkerBusy):
-                        registry.hold(worker, pause_asked_s(answer.retry_after))
-                    if progress.home is None and not self._is_last(request, progress.tried):
-                        raise refused
-                headers = answer.headers
-                if b"x-request-id" in answer.names:
-                    headers = [each for each in headers if each[0] != b"x-request-id"]
-                headers = [*headers, (b"x-request-id", raw.request_id.encode("latin-1"))]
+                    self._refused(progress, request, worker, answer)
+                own = [(b"x-request-id", raw.request_id.encode("latin-1"))]
                 if raw.head.explains:
-                    headers += explain_headers(decision)
-
-                def began(now_s: float) -> None:
-                    lease.answered()
-                    registry.emit(
-                        FirstToken(
-                            request_id=request.request_id,
-                            worker=worker.id,
-                            ttft_s=now_s - sent_s,
-                            at_s=now_s,
-                            status=answer.status,
-                        )
-                    )
-
+                    own += explain_headers(decision)
+                began = partial(self._began, lease, request.request_id, sent_s, answer.status)
                 result = await relay(
-                    answer, progress.reply, raw.endpoint, headers, self._clock, began, hide_usage=hide_usage
+                    answer, progress.reply, raw.endpoint, own, self._clock, began, hide_usage=hide_usage
                 )
                 return settled(result, worker, raw.endpoint)
             finally:
                 self._forwarder.ended(answer)
+
+    def _refused(
+        self, progress: Progress, request: RoutingRequest, worker: Worker, answer: WorkerConnection
+    ) -> None:
+        """Raises WorkerRefused if another worker may be tried; the last one's own error is handed on."""
+        refused = refusal(worker.id, answer.status, answer.retry_after)
+        if isinstance(refused, WorkerBusy):
+            self._registry.hold(worker, pause_asked_s(answer.retry_after))
+        if progress.home is None and not self._is_last(request, progress.tried):
+            raise refused
+
+    def _began(self, lease: Lease, request_id: RequestId, sent_s: float, status: int, now_s: float) -> None:
+        """The first byte of an answer is there."""
+        lease.answered()
+        self._registry.emit(
+            FirstToken(
+                request_id=request_id, worker=lease.worker.id, ttft_s=now_s - sent_s, at_s=now_s, status=status
+            )
+        )
 
 
 def settled(result: Relayed, worker: Worker, endpoint: str) -> Relayed:

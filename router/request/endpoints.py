@@ -20,7 +20,7 @@ from router.request.dispatch import Dispatcher
 from router.request.head import Head
 from router.request.parse import NEEDS
 from router.request.progress import RawRequest
-from router.request.reply import RawHeaders, send_error
+from router.request.reply import AnswerHead, RawHeaders, send_error
 from router.request.strand import Strand
 from router.telemetry.tracing import Tracer, traceparent
 from router.types import RequestId
@@ -163,14 +163,18 @@ class AsgiReply:
         self.started = False
         self.event_stream = False
 
-    def start(self, status: int, headers: RawHeaders, length_bytes: int | None, *, close: bool = False) -> None:
+    def start(self, head: AnswerHead, own: RawHeaders, length_bytes: int | None) -> None:
         self.started = True
-        self.event_stream = dict(headers).get(b"content-type", b"").startswith(b"text/event-stream")
+        self.event_stream = head.event_stream
+        headers = [*head.headers, *own]
         if length_bytes is not None:
-            headers = [*headers, (b"content-length", b"%d" % length_bytes)]
-        if close:
-            headers = [*headers, (b"connection", b"close")]
-        self._messages.append({"type": "http.response.start", "status": status, "headers": headers})
+            headers.append((b"content-length", b"%d" % length_bytes))
+        self._messages.append({"type": "http.response.start", "status": head.status, "headers": headers})
+
+    def answer(self, head: AnswerHead, own: RawHeaders, body: bytes, *, close: bool = False) -> None:
+        self.start(head, [*own, (b"connection", b"close")] if close else own, len(body))
+        self.write(body)
+        self.finish()
 
     def write(self, data: bytes) -> None:
         self._messages.append({"type": "http.response.body", "body": data, "more_body": True})

@@ -14,7 +14,8 @@ from urllib.parse import urlsplit
 from router.errors import WorkerError, WorkerTimeout, WorkerUnreachable
 from router.fleet.worker import Worker
 from router.knob import knob, require
-from router.request.head import extra_headers, spelled
+from router.request.head import extra_headers
+from router.request.reply import spelled
 from router.request.strand import Strand
 from router.request.worker_connection import WorkerConnection
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from router.request.client import client_of
-from router.request.reply import RawHeaders
+from router.request.reply import RawHeaders, spelled
 from router.security.access import CREDENTIALS
 from router.types import RequestId
 
@@ -99,11 +99,6 @@ def connection_options(headers: RawHeaders) -> frozenset[bytes]:
 
 def extra_headers(extra: Extra) -> RawHeaders:
     return [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in extra]
-
-
-def spelled(headers: RawHeaders) -> bytes:
-    """The header lines as HTTP/1.1 has them."""
-    return b"".join([b"%b: %b\r\n" % each for each in headers])
 
 
 def is_sane_id(given: str) -> bool:

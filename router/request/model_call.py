@@ -7,15 +7,14 @@ message_event), so that both kinds take their turns on one connection. Called by
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
-from http import HTTPStatus
+from collections.abc import Callable
 
 from router.errors import RouterError
 from router.request import endpoints
 from router.request.disconnect import LEFT
 from router.request.endpoints import ModelCalls
 from router.request.head import Head
-from router.request.reply import RawHeaders, send_error
+from router.request.reply import AnswerHead, RawHeaders, send_error, spelled
 from router.request.strand import Gate, Strand
 
 JOIN_BYTES = 16 * 2**10
@@ -24,15 +23,9 @@ STRANGER_BYTES = 64 * 2**10
 """A larger body, or one of unknown length, is read only from whom dispatch would serve; smaller ones cost nothing."""
 
 
-def status_line(status: int) -> bytes:
-    try:
-        phrase = HTTPStatus(status).phrase
-    except ValueError:
-        phrase = ""
-    return f"HTTP/1.1 {status} {phrase}\r\n".encode()
-
-
-STATUS_LINES = {status: status_line(status) for status in range(100, 1000)}
+KEPT = b"\r\n"
+CLOSED = b"connection: close\r\n\r\n"
+"""How a head ends when the connection is kept, and when it is not."""
 
 
 class ModelCall:
@@ -47,7 +40,7 @@ class ModelCall:
     response_complete = False
     started = False
     _size = 0
-    _answer_headers: Sequence[tuple[bytes, bytes]] = ()
+    _answer: AnswerHead | None = None
     _head = b""
     _chunked = False
     _strand: Strand | None = None
@@ -170,23 +163,35 @@ class ModelCall:
 
     @property
     def event_stream(self) -> bool:
-        return dict(self._answer_headers).get(b"content-type", b"").startswith(b"text/event-stream")
+        return self._answer is not None and self._answer.event_stream
 
-    def start(self, status: int, headers: RawHeaders, length_bytes: int | None, *, close: bool = False) -> None:
+    def start(self, head: AnswerHead, own: RawHeaders, length_bytes: int | None) -> None:
         self.started = True
-        self._answer_headers = headers
-        if close:
-            self.keep_alive = False
-        lines = [STATUS_LINES[status], *[b"%b: %b\r\n" % each for each in headers]]
+        self._answer = head
+        length = b""
         if length_bytes is not None:
-            lines.append(b"content-length: %d\r\n" % length_bytes)
+            length = b"content-length: %d\r\n" % length_bytes
         elif self.head.version == "1.1":
             self._chunked = True
-            lines.append(b"transfer-encoding: chunked\r\n")
+            length = b"transfer-encoding: chunked\r\n"
         else:
             self.keep_alive = False
-        lines.append(b"\r\n" if self.keep_alive else b"connection: close\r\n\r\n")
-        self._head = b"".join(lines)
+        self._head = b"%b%b%b%b" % (head.lines, spelled(own), length, KEPT if self.keep_alive else CLOSED)
+
+    def answer(self, head: AnswerHead, own: RawHeaders, body: bytes, *, close: bool = False) -> None:
+        if close:
+            self.keep_alive = False
+        keep_alive, size = self.keep_alive, len(body)
+        self.started = self.response_complete = True
+        if self.disconnected:
+            return
+        lines = b"%b%bcontent-length: %d\r\n%b" % (head.lines, spelled(own), size, KEPT if keep_alive else CLOSED)
+        if size <= JOIN_BYTES:
+            self._transport.write(lines + body)
+        else:
+            self._transport.writelines((lines, body))
+        if not keep_alive and self.refused is None:
+            self._transport.close()
 
     def write(self, data: bytes) -> None:
         if self.disconnected or not data:

@@ -120,7 +120,7 @@ async def relay(
     answer: WorkerConnection,
     reply: Reply,
     endpoint: str,
-    headers: RawHeaders,
+    own: RawHeaders,
     clock: Clock,
     began: Began,
     *,
@@ -128,27 +128,25 @@ async def relay(
 ) -> Relayed:
     """Hand the answer to the client; `began` is told the time of the first byte, just before it goes out.
 
-    `hide_usage` keeps the usage chunk of a stream, which the client did not ask for, from it.
+    `own` are headers of ours. `hide_usage` keeps the usage chunk of a stream from the client, who did not ask for it.
 
     Raises WorkerError while `reply.started` is False; afterwards StreamCut.
     """
     if answer.streams:
-        return await _relay_events(answer, reply, EventStream(endpoint, hide_usage=hide_usage), headers, clock, began)
+        return await _relay_events(answer, reply, EventStream(endpoint, hide_usage=hide_usage), own, clock, began)
     length = answer.length_bytes
     if length is None or length <= WHOLE_BODY_BYTES:
-        return await _relay_whole(answer, reply, endpoint, headers, clock, began)
-    return await _relay_pieces(answer, reply, headers, clock, began)
+        return await _relay_whole(answer, reply, endpoint, own, clock, began)
+    return await _relay_pieces(answer, reply, own, clock, began)
 
 
 async def _relay_whole(
-    answer: WorkerConnection, reply: Reply, endpoint: str, headers: RawHeaders, clock: Clock, began: Began
+    answer: WorkerConnection, reply: Reply, endpoint: str, own: RawHeaders, clock: Clock, began: Began
 ) -> Relayed:
     body = await answer.read()
     now_s = clock()
     began(now_s)
-    reply.start(answer.status, headers, len(body))
-    reply.write(body)
-    reply.finish()
+    reply.answer(answer.head, own, body)
     made = response_id_of(body) if endpoint == RESPONSES else None
     return Relayed(
         status=answer.status, first_s=now_s, last_s=now_s, events=0, usage=usage_of_body(body), response_id=made
@@ -156,14 +154,14 @@ async def _relay_whole(
 
 
 async def _relay_pieces(
-    answer: WorkerConnection, reply: Reply, headers: RawHeaders, clock: Clock, began: Began
+    answer: WorkerConnection, reply: Reply, own: RawHeaders, clock: Clock, began: Began
 ) -> Relayed:
     first_s: float | None = None
     while piece := await _piece(answer, reply):
         if first_s is None:
             first_s = clock()
             began(first_s)
-            reply.start(answer.status, headers, answer.length_bytes)
+            reply.start(answer.head, own, answer.length_bytes)
         reply.write(piece)
         if reply.full:
             await reply.drained()
@@ -172,7 +170,7 @@ async def _relay_pieces(
 
 
 async def _relay_events(
-    answer: WorkerConnection, reply: Reply, stream: EventStream, headers: RawHeaders, clock: Clock, began: Began
+    answer: WorkerConnection, reply: Reply, stream: EventStream, own: RawHeaders, clock: Clock, began: Began
 ) -> Relayed:
     first_s: float | None = None
     last_s: float | None = None
@@ -188,7 +186,7 @@ async def _relay_events(
             if first_s is None:
                 first_s = last_s
                 began(first_s)
-                reply.start(answer.status, headers, None)
+                reply.start(answer.head, own, None)
             write(ready)
         return reply.full
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from http import HTTPStatus
 from typing import Protocol
 
 import msgspec
@@ -10,6 +11,39 @@ from router.errors import RouterError
 from router.types import RequestId
 
 RawHeaders = list[tuple[bytes, bytes]]
+
+
+def status_line(status: int) -> bytes:
+    try:
+        phrase = HTTPStatus(status).phrase
+    except ValueError:
+        phrase = ""
+    return f"HTTP/1.1 {status} {phrase}\r\n".encode()
+
+
+STATUS_LINES = {status: status_line(status) for status in range(100, 1000)}
+
+
+def spelled(headers: RawHeaders) -> bytes:
+    """The header lines as HTTP/1.1 has them."""
+    return b"".join([b"%b: %b\r\n" % each for each in headers])
+
+
+class AnswerHead:
+    """Status and headers of an answer, which name no length. `lines` is how both look on the wire: spelled once,
+    however often a worker repeats itself."""
+
+    __slots__ = ("headers", "lines", "status")
+
+    def __init__(self, status: int, headers: RawHeaders) -> None:
+        self.status = status
+        self.headers = headers
+        self.lines = STATUS_LINES[status] + spelled(headers)
+
+    @property
+    def event_stream(self) -> bool:
+        """Whether server-sent events follow."""
+        return dict(self.headers).get(b"content-type", b"").startswith(b"text/event-stream")
 
 
 class Reply(Protocol):
@@ -30,8 +64,12 @@ class Reply(Protocol):
         """Whether the client reads too slowly: `drained` should be awaited before more is written."""
         ...
 
-    def start(self, status: int, headers: RawHeaders, length_bytes: int | None, *, close: bool = False) -> None:
-        """`headers` name no length; None where it is not known yet. With `close` the answer ends the connection."""
+    def start(self, head: AnswerHead, own: RawHeaders, length_bytes: int | None) -> None:
+        """`own` are headers of ours. The length is None where it is not known yet."""
+        ...
+
+    def answer(self, head: AnswerHead, own: RawHeaders, body: bytes, *, close: bool = False) -> None:
+        """A whole answer at once. With `close` it ends the connection."""
         ...
 
     def write(self, data: bytes) -> None: ...
@@ -49,16 +87,13 @@ def send_error(reply: Reply, error: RouterError, endpoint: str, request_id: Requ
     """Answer with the error, in whatever way is still open: as the answer, as an event that ends the stream, or by
     breaking the connection off when half of a plain answer is out."""
     if not reply.started:
-        body = error.body()
         headers = [
             (b"content-type", b"application/json"),
             (b"x-request-id", request_id.encode("latin-1")),
         ]
         if error.retry_after_s is not None:
             headers.append((b"retry-after", str(error.retry_after_s).encode()))
-        reply.start(error.status, headers, len(body), close=error.closes)
-        reply.write(body)
-        reply.finish()
+        reply.answer(AnswerHead(error.status, headers), [], error.body(), close=error.closes)
     elif reply.event_stream:
         reply.write(error_event(endpoint, error))
         reply.finish()

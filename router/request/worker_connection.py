@@ -16,10 +16,11 @@ from router.errors import WorkerError, WorkerHungUp
 from router.fleet.worker import Worker
 from router.request.head import HOP_BY_HOP, connection_options
 from router.request.repeat import Repeat
-from router.request.reply import RawHeaders
+from router.request.reply import AnswerHead, RawHeaders
 from router.request.strand import Gate
 
-_NOT_HANDED_ON = HOP_BY_HOP | {b"content-length"}
+_NOT_HANDED_ON = HOP_BY_HOP | {b"content-length", b"x-request-id"}
+NO_HEAD = AnswerHead(502, [])
 BUFFER_BYTES = 512 * 2**10
 """So much of an answer waits for a slow client, beside what the transport reads at a time (256 KiB)."""
 MAX_HEADER_BYTES = 256 * 2**10
@@ -62,11 +63,12 @@ class WorkerConnection(asyncio.Protocol):
         """Whether anything came since somebody last looked, who then sets it to False."""
         self.quiet_since_s = 0.0
         self.worker: Worker | None = None
+        self._headers: RawHeaders = []
         self.status = 0
-        self.headers: RawHeaders = []
-        """Those to hand on: without the ones that concern this connection, and without a content-length."""
-        self.names: dict[bytes, bytes] = {}
-        """Every header by name, the last of those that came twice."""
+        self.head = NO_HEAD
+        """What to hand on: without headers that concern this connection, a content-length, and the request's id."""
+        self.retry_after: str | None = None
+        """What the worker's Retry-After header says."""
         self.length_bytes: int | None = None
         self.streams = False
 
@@ -194,12 +196,6 @@ class WorkerConnection(asyncio.Protocol):
             transport.abort()
 
     @property
-    def retry_after(self) -> str | None:
-        """What the worker's Retry-After header says."""
-        value = self.names.get(b"retry-after")
-        return None if value is None else value.decode("latin-1")
-
-    @property
     def reusable(self) -> bool:
         return not self.closed and not self.busy
 
@@ -264,7 +260,7 @@ class WorkerConnection(asyncio.Protocol):
         self._gate.open()
 
     def _read_before(self, body: bytes) -> None:
-        """A whole answer whose head is that of the last one: status, headers and names are still there."""
+        """A whole answer whose head is that of the last one, and still there."""
         self.length_bytes = len(body)
         self._head_parsed = self.complete = self.began = True
         self._pieces.append(body)
@@ -299,25 +295,26 @@ class WorkerConnection(asyncio.Protocol):
         if self.complete:
             raise ValueError("a second answer")
         self._resting = False
-        self.headers = []
+        self._headers = []
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if not self._head_parsed:  # else a trailer
-            self.headers.append((name.lower(), value))
+            self._headers.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:
         status = self._parser.get_status_code()
         if status < 200:
             return
-        names = self.names = dict(self.headers)
-        length, kind = names.get(b"content-length"), names.get(b"content-type")
+        names = dict(self._headers)
+        length, kind, later = names.get(b"content-length"), names.get(b"content-type"), names.get(b"retry-after")
+        self.retry_after = None if later is None else later.decode("latin-1")
         self.length_bytes = None if length is None else int(length)
         self._until_close = length is None and b"transfer-encoding" not in names and status not in (204, 304)
         self.streams = kind is not None and kind[:17].lower() == b"text/event-stream"
         dropped = _NOT_HANDED_ON
         if b"connection" in names:
-            dropped = dropped | connection_options(self.headers)
-        self.headers = [each for each in self.headers if each[0] not in dropped]
+            dropped = dropped | connection_options(self._headers)
+        self.head = AnswerHead(status, [each for each in self._headers if each[0] not in dropped])
         self.status = status
         self._head_parsed = True
 
