@@ -6,11 +6,12 @@ Model calls take the lean path (request.endpoints); everything else is FastAPI. 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from random import Random
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import httpx
 from fastapi import FastAPI, Request
@@ -37,17 +38,14 @@ from router.errors import (
 )
 from router.fleet.admin import admin_routes
 from router.fleet.api_keys import authorization, check_names, read_keys
-from router.fleet.collapse import CollapseDetector
 from router.fleet.control_call import ControlCaller
-from router.fleet.health import HealthMonitor
-from router.fleet.judge import Judge
 from router.fleet.kv_events import KvEvents
-from router.fleet.load import LoadMonitor
 from router.fleet.native import native_routes
 from router.fleet.registry import Registry
 from router.fleet.response_homes import ResponseHomes
 from router.fleet.worker import WorkerState
 from router.insight import Insight
+from router.lead import Lead
 from router.policies import build_policy
 from router.policies.remembers import index_blocks_of
 from router.request.dispatch import Dispatcher
@@ -66,6 +64,9 @@ from router.telemetry.guard_metrics import GuardCollector
 from router.telemetry.metrics import Metrics
 from router.types import WorkerChanged, WorkerJoined, WorkerLeft
 
+if TYPE_CHECKING:
+    from router.processes.line import Line
+
 CONTROL_TIMEOUT_S = 10.0
 
 
@@ -77,22 +78,23 @@ def trieway_version() -> str:
 
 
 def create_app(
-    config: RouterConfig, clock: Clock = monotonic, door: Door | None = None, source: ConfigSource | None = None
-) -> ASGIApp:
+    config: RouterConfig, clock: Clock = monotonic, door: Door | None = None, source: ConfigSource | None = None,
+    line: Line | None = None,
+) -> ASGIApp:  # fmt: skip
     """The router as an ASGI app. Raises ConfigError for what cannot be served. Two apps can live in one process.
 
-    Whoever closes `door` makes it refuse new work. With a `source` it reloads its configuration when that changes.
+    Whoever closes `door` makes it refuse new work. With a `source` it reloads its configuration when that changes. With
+    a `line` it is one of several processes of one router.
     """
     door = door or Door()
     access = Access.of(config.security)
-    admission = Admission(config.admission, clock)
+    admission = Admission(config.admission, clock) if line is None else line.admission(config.admission, clock)
     door.busy = lambda: admission.queue.running + admission.queue.waiting
     registry = Registry(clock, config.health, config.breaker)
-    Judge(registry, config.health.stall_s).listen()
     rng = Random(config.seed)
     policy = build_policy(config.policy, config.policies, rng)
     insight = Insight(config, policy, registry, rng=rng, clock=clock, version=trieway_version())
-    homes = ResponseHomes()
+    homes = ResponseHomes() if line is None else line.homes
     events = KvEvents(config.kv_events, registry)
     exact = ExactMatcher(config.exact, events, registry) if config.exact.enabled else None
     retries = RetryBudget(config.retry, rng)
@@ -105,13 +107,11 @@ def create_app(
     )  # fmt: skip
     tls = worker_context(config.security)
     forwarder = Forwarder(config.forward, tls)
-    recorder = Recorder(
-        policy_name=config.policy,
-        registry=registry,
-        sinks=insight.sinks,
-        body_sinks=insight.body_sinks,
-        clock=clock,
-    )
+    sinks, body_sinks = insight.sinks, insight.body_sinks
+    replica = line.replica(registry, insight, hold, policy, config.policy, metrics, clock) if line else None
+    if replica:
+        sinks, body_sinks = [*sinks, replica.ended], [replica.logged] if body_sinks else []
+    recorder = Recorder(policy_name=config.policy, registry=registry, sinks=sinks, body_sinks=body_sinks, clock=clock)
     dispatcher = Dispatcher(
         config=config.dispatch,
         key_config=config.prompt_key,
@@ -133,10 +133,11 @@ def create_app(
         exact.check()
     _listen(registry, hold, guards, admission)
     _add_workers(config, registry)
-    insight.begin()
     keeper = StateKeeper(config.state, registry, policy, config.policy, clock) if config.state.file else None
-    if keeper:
-        keeper.load()
+    lead = Lead(config, registry, insight, keeper, clock)
+    if line is None:
+        lead.listen()
+        lead.take_up()
     networks = networks_of(config)
     client = httpx.AsyncClient(verify=tls, timeout=CONTROL_TIMEOUT_S, limits=httpx.Limits(max_connections=None))
 
@@ -154,43 +155,41 @@ def create_app(
                 task.add_done_callback(running.discard)
                 return task
 
-            health = HealthMonitor(config.health, registry, client, spawn, clock)
-            load = LoadMonitor(config.load, registry, forwarder.get, clock, spawn)
-            for worker in registry.all():
-                health.watch(worker)
-                load.watch(worker)
+            live = Live(config, registry, dispatcher, admission, hold.queue, access, networks)
+            reloader = Reloader(source, config, live, guards.reloaded) if source else None
+
             insight.run(spawn, client)
-            if keeper:
-                spawn(keeper.run())
-            if source:
-                live = Live(config, registry, dispatcher, admission, hold.queue, access, networks)
-                spawn(Reloader(source, config, live, guards.reloaded).run())
             if exact:
                 spawn(events.run())
+            begin_to_lead = partial(lead.run, spawn, client, forwarder.get, reloader)
+            if line:
+                await line.join(lead, begin_to_lead, live, reloader, spawn)
+            else:
+                begin_to_lead()
             try:
                 yield
             finally:
                 for task in list(running):
                     task.cancel()
-                if keeper:
+                if keeper and not (replica and not replica.leads):
                     keeper.save()
                 await forwarder.close()
                 if exact:
                     exact.close()
 
-    control = _control_app(config, registry, metrics, clock, lifespan, door, networks)
-    control.include_router(queue_routes(admission, hold.view))
+    render = replica.render if replica else metrics.render
+    control = _control_app(config, registry, render, clock, lifespan, door, networks)
+    control.include_router(queue_routes(admission, replica.held if replica else hold.view))
     for routes in insight.routes():
         control.include_router(routes)
     caller, max_body_bytes = ControlCaller(registry, client), config.server.max_body_bytes
     control.include_router(native_routes(caller, registry, config.native, max_body_bytes, homes))
-    guarded = Guard(control, access, open_metrics=config.security.open_metrics)
+    guarded = Guard(line.front(control) if line else control, access, open_metrics=config.security.open_metrics)
     return Split(ModelCalls(dispatcher, config.server.max_body_bytes, clock, insight.tracer), guarded)
 
 
 def _listen(registry: Registry, hold: Hold, guards: GuardCollector, admission: Admission) -> None:
     """Who hears of the fleet after the policies, which must know of an event before a held request is decided again."""
-    registry.listen(CollapseDetector(registry.emptied).observe, *CollapseDetector.HEARS)
     registry.listen(hold.observe, *Hold.HEARS)
     registry.listen(guards.observe, WorkerChanged, WorkerLeft)
     registry.listen(lambda _: admission.resize(len(registry.all())), WorkerJoined, WorkerLeft)
@@ -209,7 +208,7 @@ def _add_workers(config: RouterConfig, registry: Registry) -> None:
 def _control_app(
     config: RouterConfig,
     registry: Registry,
-    metrics: Metrics,
+    render: Callable[[], bytes],
     clock: Clock,
     lifespan: object,
     door: Door,
@@ -233,7 +232,7 @@ def _control_app(
 
     @app.get("/metrics")
     async def prometheus() -> Response:
-        return Response(metrics.render(), media_type="text/plain; version=0.0.4; charset=utf-8")
+        return Response(render(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
     @app.get("/version")
     async def show_version() -> dict[str, str]:

@@ -6,6 +6,7 @@ values are ConfigErrors that name the key and the nearest valid one. Called by c
 
 from __future__ import annotations
 
+import sys
 import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import Field, dataclass, fields, is_dataclass
@@ -39,6 +40,7 @@ from router.telemetry.recent_requests import ExplainConfig
 from router.telemetry.tracing import TracingConfig
 
 Tree = dict[str, Any]
+MAX_PROCESSES = 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +53,7 @@ class ServerConfig:
     max_connections_per_address: int = knob(
         0, "connections held open at once from one address, which may be that of a proxy; more get 429; 0: no limit"
     )
+    processes: int = knob(1, "router processes that share the port, each on a core of its own (1 to 64; Linux)")
     shutdown_grace_s: float = knob(30.0, "seconds that running requests get to finish when the router stops")
     shutdown_delay_s: float = knob(0.0, "seconds that new requests are answered 503 before the router stops listening")
     log_level: str = knob("info", "debug, info, warning or error")
@@ -58,6 +61,8 @@ class ServerConfig:
 
     def __post_init__(self) -> None:
         require(0 <= self.port <= 65_535, "port must be between 0 and 65,535")
+        require(1 <= self.processes <= MAX_PROCESSES, f"processes must be between 1 and {MAX_PROCESSES}")
+        require(self.processes == 1 or sys.platform == "linux", "processes over 1 need Linux (SO_REUSEPORT)")
         require(self.max_body_bytes >= 1024, "max_body_bytes must be at least 1,024")
         require(self.max_header_bytes >= 1024, "max_header_bytes must be at least 1,024")
         require(self.max_connections_per_address >= 0, "max_connections_per_address must not be negative")

@@ -22,9 +22,6 @@ from router.obstacle import obstacle
 from router.policies import POLICIES
 
 Overrides = dict[tuple[str, ...], Any]
-LISTENERS = 16
-"""Duplicates of the listening socket. libuv accepts one connection from each in a turn of the loop: with a single one,
-256 clients that came at once waited up to 9 s to be let in, while those who were in kept the loop busy."""
 
 
 def config_options(command: Callable[..., None]) -> Callable[..., None]:
@@ -75,48 +72,36 @@ def check_port(host: str, port: int) -> None:
 @config_options
 def serve(config_file: Path | None, **given: Any) -> None:
     """Run the router in front of the given workers."""
-    import uvicorn
-
     from router.admission.door import Door
-    from router.admission.draining_server import DrainingServer
-    from router.garbage import calm
-    from router.inbound import limited_protocol
-    from router.open_files import allow
-    from router.security.tls import server_options
+    from router.serving import run_server, server_of
     from router.state.reload import ConfigSource
     from router.telemetry.logs import setup_logging
 
     config = read_config(config_file, given)
     setup_logging(config.server.log_level, config.server.log_format)
     check_port(config.server.host, config.server.port)
+    if config.server.processes > 1:
+        sys.exit(_serve_with_processes(config, config_file, given))
     door = Door()
     source = ConfigSource(read=lambda: load_config(config_file, overrides_of(given)), file=config_file)
     try:
-        app, tls = create_app(config, door=door, source=source), server_options(config.security)
+        server = server_of(config, create_app(config, door=door, source=source), door)
     except RouterError as error:
         raise click.ClickException(error.message) from error
-    settings = uvicorn.Config(
-        app,
-        host=config.server.host,
-        port=config.server.port,
-        http=limited_protocol(config.server.max_header_bytes, config.server.max_connections_per_address),
-        log_config=None,
-        log_level=config.server.log_level,
-        access_log=False,
-        server_header=False,
-        date_header=False,
-        limit_concurrency=config.server.max_connections,
-        timeout_graceful_shutdown=int(config.server.shutdown_grace_s),
-        **tls,
-    )
-    allow(config.server.max_connections)
-    calm()
-    grace_s, delay_s = config.server.shutdown_grace_s, config.server.shutdown_delay_s
-    server = DrainingServer(settings, door, grace_s=grace_s, delay_s=delay_s)
-    listening = settings.bind_socket()
-    server.run(sockets=[listening, *(listening.dup() for _ in range(LISTENERS - 1))])
-    if not server.started:
+    if not run_server(server, server.config.bind_socket()):
         sys.exit(3)  # as uvicorn itself does
+
+
+def _serve_with_processes(config: RouterConfig, config_file: Path | None, given: dict[str, Any]) -> int:
+    from router.processes.parent import as_hello, run_processes
+
+    hello = as_hello(config_file, overrides_of(given), tls=bool(config.security.tls_cert_file))
+    server = config.server
+    grace_s = server.shutdown_delay_s + server.shutdown_grace_s
+    try:
+        return run_processes(server.host, server.port, server.processes, hello, grace_s=grace_s)
+    except OSError as error:
+        raise click.ClickException(f"Cannot listen on {server.host}:{server.port}: {error.strerror}.") from error
 
 
 @click.command()

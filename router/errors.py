@@ -34,6 +34,7 @@
         ├── DeadlineExceeded     504  the whole request took too long; names the deadline
         ├── QueueFull            503  as many wait as may
         ├── QueueTimeout         503  waited as long as it may
+        ├── ProcessGone          503  another process of this router ended, or did not answer in time
         ├── RouterStopping       503  the router stops and this request was not done in time
         ├── InternalError        500
         └── ConfigError          start-up: names the key and the nearest valid one
@@ -261,6 +262,12 @@ class RouterStopping(RouterFault):
     code = "router_stopping"
     kind = "service_unavailable_error"
     closes = True
+
+
+class ProcessGone(RouterFault):
+    status = 503
+    code = "process_gone"
+    kind = "service_unavailable_error"
 
 
 class InternalError(RouterFault):

@@ -402,9 +402,9 @@ class RouterProtocol(HttpToolsProtocol):
         """The timer looks after itself: setting it for every request would cost more than it is worth."""
 
 
-def limited_protocol(max_header_bytes: int, max_per_address: int = 0) -> type[HttpToolsProtocol]:
+def limited_protocol(max_header_bytes: int, max_per_address: int = 0) -> type[RouterProtocol]:
     """A protocol class whose requests may have at most that many bytes of request line and headers, and which holds at
     most so many connections of one address; 0: any number."""
     own = {"max_header_bytes": max_header_bytes, "max_per_address": max_per_address, "addresses": Counter[str]()}
-    protocol: type[HttpToolsProtocol] = type("LimitedProtocol", (RouterProtocol,), own)
+    protocol: type[RouterProtocol] = type("LimitedProtocol", (RouterProtocol,), own)
     return protocol

@@ -90,7 +90,6 @@ class Insight:
 
     def run(self, spawn: Callable[[Coroutine[Any, Any, None]], object], client: httpx.AsyncClient) -> None:
         """Start its tasks through `spawn`, whose owner cancels them."""
-        spawn(self.desk.run())
         if self.decision_log:
             spawn(self.decision_log.run())
         if self.tracer:

@@ -20,7 +20,10 @@ FORBIDDEN = {
     "router/fleet": ("router.request", "router.policies", "router.telemetry", "router.app"),
     "router/experiment": ("router.fleet", "router.request", "router.telemetry", "router.app"),
     "router/telemetry": ("router.request", "router.policies", "router.app"),
+    "router/processes": ("router.request", "router.dashboard", "router.config_commands"),
 }
+KNOW_PROCESSES = ("router/app.py", "router/config_commands.py", "router/processes")
+"""Nobody else may know that there can be several."""
 LOADTESTS_MAY = (
     "router.policies", "router.types", "router.prefix", "router.admission.held_queue", "workers.simulated"
 )  # fmt: skip
@@ -55,6 +58,16 @@ def test_imports_only_point_along_the_arrows(folder: str) -> None:
     ]
 
     assert wrong == []
+
+
+def test_only_the_composition_knows_that_there_can_be_several_processes() -> None:
+    knowing = [
+        str(path.relative_to(ROOT))
+        for path in (ROOT / "router").rglob("*.py")
+        if any(under(name, "router.processes") for name in imports(path))
+    ]
+
+    assert [name for name in knowing if not name.startswith(KNOW_PROCESSES)] == []
 
 
 def test_loadtests_see_only_what_replay_needs_of_router_and_workers() -> None:

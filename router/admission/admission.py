@@ -45,13 +45,19 @@ class Admission:
     def __init__(self, config: AdmissionConfig, clock: Clock) -> None:
         self._config = config
         self._clock = clock
-        self._queue = FairQueue(config.max_in_flight or config.per_worker, config.max_waiting)
+        self._queue = FairQueue(0, config.max_waiting)
         self._workers = 1
+        self._set_room(config.max_in_flight or config.per_worker)
         self._buckets: dict[str, tuple[float, Bucket]] = {}
         self._turns: dict[Ticket, asyncio.Future[None]] = {}
         self.refused: dict[str, int] = {}
         self.waited = 0
         self.waited_s = 0.0
+
+    @property
+    def room(self) -> int:
+        """Requests that may be in at once."""
+        return self._queue.room
 
     @property
     def queue(self) -> FairQueue:
@@ -61,7 +67,7 @@ class Admission:
     def resize(self, workers: int) -> None:
         """There are so many workers now."""
         self._workers = max(workers, 1)
-        self._queue.room = self._config.max_in_flight or self._config.per_worker * self._workers
+        self._set_room(self._config.max_in_flight or self._config.per_worker * self._workers)
         self._grant()
 
     def reconfigure(self, config: AdmissionConfig) -> None:
@@ -137,8 +143,16 @@ class Admission:
             else:
                 turn.set_result(None)
 
+    def _set_room(self, room: int) -> None:
+        """So many requests may be served at once."""
+        self._queue.room = room
+
+    def _held(self, name: str) -> int:
+        """Requests of this client, waiting and running."""
+        return self._queue.held(name)
+
     def _check_limits(self, client: Client, now_s: float) -> None:
-        if client.concurrency is not None and self._queue.held(client.name) >= client.concurrency:
+        if client.concurrency is not None and self._held(client.name) >= client.concurrency:
             self._count(ConcurrencyLimited.code)
             raise ConcurrencyLimited(
                 f"{client.name} has {client.concurrency} requests running already, which is its limit.",
@@ -146,16 +160,19 @@ class Admission:
             )
         if client.rate_per_s is None:
             return
-        rate, bucket = self._buckets.get(client.name, (0.0, None))
-        if bucket is None or rate != client.rate_per_s:
-            bucket = Bucket(client.rate_per_s, max(1.0, client.rate_per_s), now_s)
-            self._buckets[client.name] = (client.rate_per_s, bucket)
-        wait_s = bucket.take(now_s)
+        wait_s = self._bucket(client.name, client.rate_per_s, now_s).take(now_s)
         if wait_s > 0:
             self._count(RateLimited.code)
             raise RateLimited(
                 f"{client.name} may start {client.rate_per_s:g} requests a second.", retry_after_s=math.ceil(wait_s)
             )
+
+    def _bucket(self, name: str, rate_per_s: float, now_s: float) -> Bucket:
+        rate, bucket = self._buckets.get(name, (0.0, None))
+        if bucket is None or rate != rate_per_s:
+            bucket = Bucket(rate_per_s, max(1.0, rate_per_s), now_s)
+            self._buckets[name] = (rate_per_s, bucket)
+        return bucket
 
     def _count(self, code: str) -> None:
         self.refused[code] = self.refused.get(code, 0) + 1

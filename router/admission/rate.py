@@ -22,3 +22,9 @@ class Bucket:
             self._left -= 1
             return 0.0
         return (1 - self._left) / self._rate_per_s
+
+    def spend(self, count: int, now_s: float) -> None:
+        """So many have been started elsewhere. Owes at most one burst."""
+        self._left = min(self._burst, self._left + (now_s - self._filled_s) * self._rate_per_s) - count
+        self._left = max(self._left, -self._burst)
+        self._filled_s = now_s

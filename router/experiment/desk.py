@@ -15,9 +15,9 @@ from random import Random
 
 from router.clock import Clock
 from router.errors import ExperimentRunning, NoExperiment
-from router.experiment.arm import arms_of
+from router.experiment.arm import Arm, arms_of
 from router.experiment.config import ExperimentConfig
-from router.experiment.isolate import plan
+from router.experiment.isolate import Plan, plan
 from router.experiment.judge import Verdict
 from router.experiment.live import Experiment
 from router.experiment.report import Report, report
@@ -58,21 +58,39 @@ class ExperimentDesk:
         self._clock = clock
         self.running: Experiment | None = None
         self.past: deque[Report] = deque(maxlen=KEPT_REPORTS)
+        self.changed: Callable[[], None] = lambda: None  # called when one has begun or ended here
 
     def start(self, config: ExperimentConfig) -> Experiment:
         """Begin now. Raises ConfigError for what could not work, ExperimentRunning when one runs already."""
         if self.running is not None:
             raise ExperimentRunning(f"Experiment {self.running.config.name!r} is running. Stop it first.")
         arms = arms_of(config.arms, self._configs, self._rng)
-        workers = self._fleet()
-        planned = plan(config.isolation, workers, [arm.share for arm in arms])
+        planned = plan(config.isolation, self._fleet(), [arm.share for arm in arms])
         salt = config.salt or f"{self._rng.getrandbits(64):016x}"
-        experiment = Experiment(config, arms, planned, salt=salt, clock=self._clock)
+        experiment = self._begin(config, arms, planned, salt, None)
+        log.info("experiment %s: started with %s. %s", config.name, ", ".join(config.arms), planned.why)
+        self.changed()
+        return experiment
+
+    def follow(self, config: ExperimentConfig, planned: Plan, salt: str, started_s: float) -> None:
+        """Take part in an experiment that another process of this router has begun."""
+        self._begin(config, arms_of(config.arms, self._configs, self._rng), planned, salt, started_s)
+
+    def followed(self, final: Report | None) -> None:
+        """The process that leads has no experiment any more, and this is what became of it."""
+        if self.running is not None:
+            self.running = self._steering.experiment = None
+            if final is not None:
+                self.past.appendleft(final)
+
+    def _begin(
+        self, config: ExperimentConfig, arms: Sequence[Arm], planned: Plan, salt: str, started_s: float | None
+    ) -> Experiment:
+        experiment = Experiment(config, arms, planned, salt=salt, clock=self._clock, started_s=started_s)
         for arm in arms:
-            for worker in workers:
+            for worker in self._fleet():
                 arm.policy.observe(WorkerJoined(worker=worker, at_s=experiment.started_s))
         self.running = self._steering.experiment = experiment
-        log.info("experiment %s: started with %s. %s", config.name, ", ".join(config.arms), planned.why)
         return experiment
 
     def stop(self) -> Report:
@@ -133,4 +151,5 @@ class ExperimentDesk:
         final = report(experiment, how=ending.how, why=ending.why)
         self.past.appendleft(final)
         log.info("experiment %s: %s. %s", experiment.config.name, ending.how, ending.why)
+        self.changed()
         return final

@@ -33,16 +33,25 @@ from router.types import (
 
 
 class Experiment:
-    """One experiment from its start to its end. `plan` was made for the workers that exist at the start."""
+    """One experiment from its start, which is now unless another process began it, to its end. `plan` was made for the
+    workers that exist at the start.
+    """
 
     def __init__(
-        self, config: ExperimentConfig, arms: Sequence[Arm], plan: Plan, *, salt: str, clock: Clock
+        self,
+        config: ExperimentConfig,
+        arms: Sequence[Arm],
+        plan: Plan,
+        *,
+        salt: str,
+        clock: Clock,
+        started_s: float | None = None,
     ) -> None:
         self.config = config
         self.arms = tuple(arms)
         self.plan = plan
         self.salt = salt
-        self.started_s = clock()
+        self.started_s = clock() if started_s is None else started_s
         self.notes: list[str] = []
         self.broken = False
         self._clock = clock

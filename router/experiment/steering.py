@@ -70,6 +70,10 @@ class Steering:
     def name(self) -> str:
         return self._name
 
+    def set_shadows(self, shadows: Sequence[Beside]) -> None:
+        """From now on these are asked, and no others."""
+        self._shadows = tuple(shadows)
+
     def choose(self, request: RoutingRequest, workers: Workers) -> Choice:
         """Decide. Reads only, as `Policy.select` does."""
         if self.experiment is not None:

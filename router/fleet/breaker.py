@@ -104,6 +104,12 @@ class Breaker:
         self._doublings = min(max(doublings, 0), MAX_DOUBLINGS)
         self.state, self.trial_at_s, self._answered, self.last = BreakerState.OPEN, now_s, 0, "before the restart"
 
+    def follow(self, state: BreakerState, trial_at_s: float, doublings: int, last: str) -> None:
+        """Be as the same worker's breaker in the process that judges."""
+        if self.state is BreakerState.TRIAL and state is BreakerState.OPEN and trial_at_s < self.trial_at_s:
+            return  # it has not heard of the trial yet
+        self.state, self.trial_at_s, self._doublings, self.last = state, trial_at_s, doublings, last
+
     def trial_due(self, now_s: float) -> bool:
         """Whether the next request should go there, to see. One at a time."""
         return self.state is not BreakerState.CLOSED and now_s >= self.trial_at_s

@@ -203,15 +203,24 @@ class Registry:
         if self._workers.pop(worker.id, None) is not None:
             self._changed(WorkerLeft(worker=worker.id, at_s=self._clock()))
 
-    def set_state(self, worker: Worker, state: WorkerState, why: str) -> None:
-        """Move a worker to `state` and say why. A draining or gone worker never goes back."""
+    def take_in(self, server: str, base_url: str, rank: int | None, headers: Sequence[tuple[str, str]]) -> Worker:
+        """Add a worker as it is in the process that leads, where it has been checked."""
+        worker = self._new(server, base_url, rank)
+        worker.extra_headers = tuple(headers)
+        self._join(worker)
+        return worker
+
+    def set_state(self, worker: Worker, state: WorkerState, why: str, *, followed: bool = False) -> None:
+        """Move a worker to `state` and say why. A draining or gone worker never goes back. `followed`: the process
+        that leads has said so, and has logged it.
+        """
         final = worker.state is WorkerState.GONE or (
             worker.state is WorkerState.DRAINING and state is not WorkerState.GONE
         )
         if final or worker.state is state:
             return
         now_s, before = self._clock(), worker.state
-        level = logging.WARNING if state is WorkerState.DEGRADED else logging.INFO
+        level = logging.DEBUG if followed else logging.WARNING if state is WorkerState.DEGRADED else logging.INFO
         log.log(level, "worker %s: %s -> %s (%s)", worker.id, before.value, state.value, why)
         if state is WorkerState.READY:
             self._warm(worker, now_s)
@@ -234,6 +243,18 @@ class Registry:
     def hold(self, worker: Worker, seconds: float) -> None:
         """The worker asked for a pause: others get what comes in that time, if there are others."""
         worker.held_until_s = self._clock() + seconds
+        self._care = True
+
+    def count_elsewhere(self, worker: Worker, count: int, *, told: bool) -> None:
+        """Other processes of this router have so many requests there. `told`: say it when the worker is drained."""
+        before = worker.in_flight
+        worker.in_flight += count - worker.elsewhere
+        worker.elsewhere = count
+        if told and before and worker.state is WorkerState.DRAINING and worker.in_flight == 0:
+            log.info("worker %s is drained", worker.id)
+
+    def needs_care(self) -> None:
+        """Something was set that `eligible` has to look at."""
         self._care = True
 
     def trial_s(self, worker: Worker) -> float | None:

@@ -38,11 +38,13 @@ class Worker:
     says whether its usage tells cached tokens, so that silence means zero; None while unknown. `models` is None until
     the worker told us which it serves; `model_cards` are its own entries of `/v1/models`. `unanswered` are the requests
     there that have no first byte yet, oldest first; `held_until_s` is when it wants requests again (Retry-After),
-    `warm_from_s` since when it gets a growing share. `heard_s` is when bytes last came from it.
+    `warm_from_s` since when it gets a growing share. `heard_s` is when bytes last came from it. `elsewhere` is how many
+    of its requests in flight are those of other processes of this router.
     """
 
     __slots__ = (
         "base_url",
+        "elsewhere",
         "extra_headers",
         "facts",
         "facts_stale",
@@ -86,6 +88,7 @@ class Worker:
         self.state_reason = "not probed yet"
         self.state_since_s = now_s
         self.in_flight = 0
+        self.elsewhere = 0
         self.vitals = Vitals(health or HealthConfig(), breaker or BreakerConfig(), now_s)
         self.unanswered: dict[CallOff, None] = {}
         self.history: deque[tuple[float, WorkerState, str]] = deque(maxlen=HISTORY)

@@ -7,6 +7,7 @@ the store as JSON. Called by request.dispatch and app. Not here: the store (tele
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from math import inf
 from typing import Any
 
@@ -16,7 +17,7 @@ from router.errors import UnknownRequest
 from router.experiment.steering import Choice
 from router.policies.explains import candidates_of, expected_match_tokens
 from router.telemetry.recent_requests import Entry, ExplainConfig, RecentRequests, Weighed, Weighing
-from router.types import Decision, Outcome, RoutingRequest
+from router.types import Decision, Outcome, RequestId, RoutingRequest
 
 log = logging.getLogger(__name__)
 
@@ -43,6 +44,7 @@ class Explainer:
         self._store = store
         self._gap_s = 1.0 / config.weigh_per_s if config.weigh_per_s > 0 else inf
         self._due_s = -inf if config.weigh_per_s > 0 else inf
+        self.told: Callable[[RequestId, Weighing], None] | None = None  # hears what is written down
 
     def decided(self, request: RoutingRequest, choice: Choice, *, asked: bool) -> None:
         """Note the decision and its candidates. Must be called before the policy observes the dispatch."""
@@ -65,10 +67,10 @@ class Explainer:
             )
             for worker, candidate in zip(workers, candidates, strict=True)
         )
-        self._store.decided(
-            request.request_id,
-            Weighing(policy=choice.policy_name, arm=choice.arm, decision=choice.decision, workers=weighed),
-        )
+        weighing = Weighing(policy=choice.policy_name, arm=choice.arm, decision=choice.decision, workers=weighed)
+        self._store.decided(request.request_id, weighing)
+        if self.told is not None:
+            self.told(request.request_id, weighing)
 
 
 def explain_routes(store: RecentRequests) -> APIRouter:

@@ -81,6 +81,7 @@ class Live:
         self._held = held
         self._access = access
         self._networks = networks
+        self.leads: Callable[[], bool] = lambda: True  # of several processes one alone adds and removes workers
 
     def prepare(self, new: RouterConfig) -> Callable[[], list[str]]:
         """Check all of `new`; the function returned puts it in place and tells the keys that need a restart.
@@ -99,7 +100,8 @@ class Live:
             self._dispatcher.reconfigure(new.dispatch)
             self._admission.reconfigure(new.admission)
             self._held.config = new.hold
-            self._set_workers(wanted)
+            if self.leads():
+                self._set_workers(wanted)
             self._config = new
             return [key for key in changed if not key.startswith(LIVE)]
 

@@ -41,6 +41,11 @@ class Reloader:
         self._watched = self._files(config)
         self._seen = _stamps(self._watched)
         self._wake = asyncio.Event()
+        self._applied: Callable[[], None] = lambda: None
+
+    def replicated(self, applied: Callable[[], None]) -> None:
+        """Call `applied` after each reload that was put in place: other processes have to follow."""
+        self._applied = applied
 
     def reload(self) -> bool:
         """Read, check and apply; whether it was applied."""
@@ -57,6 +62,7 @@ class Reloader:
         if waiting:
             log.warning("these settings count from the next start only: %s", ", ".join(waiting))
         self._told("applied")
+        self._applied()
         return True
 
     def look(self) -> bool:

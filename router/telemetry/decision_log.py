@@ -90,6 +90,10 @@ class DecisionLog:
             now=now,
         )
 
+    @property
+    def wants_bodies(self) -> bool:
+        return self._config.text
+
     def write(self, outcome: Outcome, body: bytes) -> None:
         """Queue one request, or count it as dropped. O(1), no I/O."""
         config = self._config

@@ -70,7 +70,7 @@ class GuardCollector(Collector):
         for name, about, value in (
             ("trieway_queue_waiting_requests", "Requests that wait for room.", queue.waiting),
             ("trieway_queue_running_requests", "Requests let in and not yet ended.", queue.running),
-            ("trieway_queue_room_requests", "Requests that may be in at once.", queue.room),
+            ("trieway_queue_room_requests", "Requests that may be in at once.", self._admission.room),
             ("trieway_held_requests", "Requests held until a worker has room.", self._hold.queue.size),
             ("trieway_retry_budget_requests", "Retries that could be made now.", self._retries.left),
         ):

@@ -14,12 +14,18 @@ _encode = msgspec.json.Encoder().encode
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object a line: time (ISO 8601, UTC), level, logger, message, and error where there is one."""
+    """One JSON object a line: time (ISO 8601, UTC), level, logger, message, and error where there is one. `process` is
+    the number of this one, where there are several."""
+
+    def __init__(self, process: int | None = None) -> None:
+        super().__init__()
+        self._process = {} if process is None else {"process": process}
 
     def format(self, record: logging.LogRecord) -> str:
-        event = {
+        event: dict[str, object] = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
+            **self._process,
             "logger": record.name,
             "message": record.getMessage(),
         }
@@ -28,11 +34,12 @@ class JsonFormatter(logging.Formatter):
         return _encode(event).decode()
 
 
-def setup_logging(level: str, log_format: str = "text") -> None:
+def setup_logging(level: str, log_format: str = "text", process: int | None = None) -> None:
     """Log from `level` (debug, info, warning, error) on, as `text` or `json`. Configures the root logger."""
     handler = logging.StreamHandler()
-    text = logging.Formatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s", datefmt="%H:%M:%S")
-    handler.setFormatter(JsonFormatter() if log_format == "json" else text)
+    who = "" if process is None else f"[{process}] "
+    text = logging.Formatter(f"%(asctime)s {who}%(levelname)-7s %(name)s: %(message)s", datefmt="%H:%M:%S")
+    handler.setFormatter(JsonFormatter(process) if log_format == "json" else text)
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
     for chatty in ("httpx", "httpcore", "uvicorn.access"):
         logging.getLogger(chatty).setLevel(logging.WARNING)

@@ -7,7 +7,7 @@ decision log, shadows and experiments in insight_metrics. docs/metrics.md lists 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache
 from operator import attrgetter, sub
 from typing import Any, TypeAlias
@@ -65,11 +65,12 @@ class Metrics:
         lookups: Lookups = dict,
         *collectors: Collector,
     ) -> None:
-        requests = _Requests(backlog)
-        backlog.counters.append(requests.count)
+        self._backlog = backlog
+        self._requests = _Requests(backlog)
+        backlog.counters.append(self._requests.count)
         self._prometheus = CollectorRegistry()
         self._prometheus.register(ProcessCollector(registry=None))
-        self._prometheus.register(requests)
+        self._prometheus.register(self._requests)
         self._prometheus.register(FleetCollector(fleet, clock, index_blocks, lookups))
         for collector in collectors:
             self._prometheus.register(collector)
@@ -77,6 +78,21 @@ class Metrics:
     def render(self) -> bytes:
         """Prometheus text format."""
         return generate_latest(self._prometheus)
+
+    def dump(self) -> list[Any]:
+        """What was counted of requests, for another process of the same router."""
+        self._backlog.settle()
+        return [each.dump() for each in self._requests.counted()]
+
+    def load(self, saved: Iterable[Any]) -> None:
+        """Count on from there. `saved` is what `dump` made in the same version."""
+        self._backlog.settle()
+        for each, series in zip(self._requests.counted(), saved, strict=True):
+            each.load(series)
+
+    def collect(self) -> Iterable[Metric]:
+        """Every family as it is now."""
+        return self._prometheus.collect()
 
 
 class _Requests(Collector):
@@ -96,11 +112,14 @@ class _Requests(Collector):
 
     def collect(self) -> Iterator[Metric]:
         self._backlog.settle()
-        for family in (self._ended, self._reasons):
-            yield family.family()
+        for each in self.counted():
+            yield each.family()
+
+    def counted(self) -> Iterator[Counts | Spreads]:
+        """Every family of series, in an order that never changes."""
+        yield from (self._ended, self._reasons)
         for group in (self._by_policy, self._by_worker, self._by_arm, self._errors):
-            for each in group.families:
-                yield each.family()
+            yield from group.families
 
     def count(self, outcomes: Sequence[Outcome]) -> None:
         alike: dict[Alike, list[Outcome]] = {}

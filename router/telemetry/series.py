@@ -6,8 +6,9 @@ A family is all series of one name, keyed by label values in the order of its la
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import accumulate, repeat
+from typing import Any
 
 from prometheus_client.core import CounterMetricFamily, Metric
 from prometheus_client.utils import floatToGoString
@@ -52,6 +53,15 @@ class Counts:
         """The counter with these label values; keep it, asking costs a lookup."""
         return self._series.setdefault(labels, Count())
 
+    def dump(self) -> list[Any]:
+        """For another process of the same router."""
+        return [(labels, count.value) for labels, count in self._series.items()]
+
+    def load(self, saved: Iterable[Any]) -> None:
+        """What `dump` made."""
+        for labels, value in saved:
+            self.of(*labels).value = value
+
     def family(self) -> CounterMetricFamily:
         shown = CounterMetricFamily(self._name, self._about, labels=self._labels)
         for labels, count in self._series.items():
@@ -73,6 +83,17 @@ class Spreads:
         if found is None:
             found = self._series[labels] = Spread(self._bounds)
         return found
+
+    def dump(self) -> list[Any]:
+        """For another process of the same router."""
+        return [(labels, spread.counts, spread.total) for labels, spread in self._series.items()]
+
+    def load(self, saved: Iterable[Any]) -> None:
+        """What `dump` made."""
+        for labels, counts, total in saved:
+            spread = self.of(*labels)
+            spread.counts[:] = counts
+            spread.total = total
 
     def family(self) -> Metric:
         """Not a HistogramMetricFamily: that leaves out count and sum where a bucket's bound is negative."""

@@ -138,7 +138,7 @@ class Reader:
 
 
 def smaller(command: str) -> str:
-    if "--processes" in command:
+    if "--processes" in command and not command.startswith("trieway serve"):
         [port] = free_ports(1)
         command += f" --master-bind-port {port} --master-port {port}"  # others may load something here, too
     for beginning, words in SMALLER.items():

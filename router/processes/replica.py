@@ -1,0 +1,408 @@
+"""One process's share in what all know: tells the others what happens here, and applies here what happens there.
+
+Policies, counters, recent requests and the experiment hear of every request of every process, in each of them, through
+the same events and outcomes as in a single one; so whichever process leads can answer for all. A few milliseconds pass
+until the others know. Built by app, runs in the app's event loop. Not here: the line itself (bus), who leads (parent).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import msgspec
+
+from router.errors import ProcessGone, WorkerTimeout
+from router.fleet.breaker import BreakerState
+from router.policies.persists import dump_of, load_into
+from router.processes import experiment_wire, weighing_wire, wire
+from router.processes.bus import Bus
+from router.processes.elsewhere import Elsewhere
+from router.processes.fleet_rows import Follower, Row, row_of
+from router.processes.open_requests import Open
+from router.processes.parts import Parts
+from router.telemetry.recent_requests import Weighing
+from router.types import (
+    AttemptFailed,
+    CacheCleared,
+    Dispatched,
+    Finished,
+    FirstToken,
+    FleetEvent,
+    LoadReported,
+    Outcome,
+    RequestId,
+    WorkerChanged,
+    WorkerId,
+    WorkerJoined,
+    WorkerLeft,
+)
+
+log = logging.getLogger(__name__)
+
+TICK_S = 0.005
+"""What happened within so long goes to the others together: most of a decision's staleness."""
+BEAT_S = 0.1
+WHOLE_BEATS = 10
+"""Every so many beats what is counted is told whole, so that whatever was lost is put right within a second."""
+SNAPSHOT_S = 60.0
+SETTLE_S = 1.0
+Spawn = Callable[[Coroutine[Any, Any, None]], object]
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder().decode
+
+
+class Replica:
+    """`on_lead` is called once, when this process has become the leader; `reload` when the leader has reloaded."""
+
+    def __init__(self, bus: Bus, parts: Parts) -> None:
+        self.bus = bus
+        self.on_lead: Callable[[bool], None] = lambda fresh: None
+        self.reload: Callable[[], object] = lambda: None
+        self._parts = parts
+        self._registry = parts.registry
+        self._follower = Follower(parts.registry)
+        self._events: list[Any] = []
+        self._own: dict[str, Open] = {}
+        self._elsewhere = Elsewhere(parts, self._end_wait)
+        self._sent_flight: dict[str, tuple[int, float]] = {}
+        self._sent_rows: dict[str, Row] = {}
+        self._sent_limits: Any = None
+        self._rows_due = False
+        self._whole = True
+        self._resync = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._finished: Finished | None = None
+        self._beats = 0
+        self._held: dict[int, dict[str, Any]] = {}
+        self._leading = False
+        self._synced = False
+        self._known: list[tuple[int, bytes]] | None = []
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._listen()
+
+    def _listen(self) -> None:
+        parts, bus = self._parts, self.bus
+        parts.registry.listen(
+            self.observe, Dispatched, FirstToken, AttemptFailed, Finished, LoadReported, CacheCleared, WorkerJoined,
+            WorkerLeft, WorkerChanged,
+        )  # fmt: skip
+        parts.admission.touched = self._touch
+        parts.homes.told = lambda name, server: bus.command("home", (name, server))
+        parts.insight.explainer.told = self._weighed
+        parts.insight.desk.changed = self._experiment_changed
+        parts.insight.steering.set_shadows(())
+        bus.heard, bus.changed, bus.missed = self._heard, self._peers_changed, self._missed
+        bus.answers |= {
+            "snapshot": self._snapshot, "settle": self._settled, "call_off": self._call_off, "home": self._home,
+            "experiment": self._experiment_told, "reload": self._reload_told, "resync": self._resync_asked,
+            "body": self._body_told,
+        }  # fmt: skip
+
+    @property
+    def leads(self) -> bool:
+        return self._leading
+
+    def render(self) -> bytes:
+        """The body of `/metrics`, for all processes."""
+        return self._parts.totals.render()
+
+    def held(self) -> dict[str, Any]:
+        """What GET /queue says of requests that are held, in all processes."""
+        views = [self._parts.hold.view(), *self._held.values()]
+        places = [Counter(view["would_go_to"]) for view in views]
+        return {
+            "held": sum(view["held"] for view in views),
+            "oldest_s": max(view["oldest_s"] for view in views),
+            "would_go_to": dict(sum(places, Counter())),
+        }
+
+    # -- life -----------------------------------------------------------------------------------------------------
+
+    async def begin(self, spawn: Spawn) -> None:
+        """Take up what the leader knows, or lead. Returns when this process may serve."""
+        self._loop = asyncio.get_running_loop()
+        self.bus.spawn = spawn
+        while not self._leading and not self._synced:
+            if self.bus.leads:
+                self._lead()
+                break
+            try:
+                self._known = []
+                found = await self.bus.ask(self.bus.leader, "snapshot", timeout_s=SNAPSHOT_S)
+            except ProcessGone:
+                await asyncio.sleep(TICK_S)  # the parent is about to name another leader
+            else:
+                if found is not None:
+                    self._take_snapshot(found)
+                    self._synced = True
+        waiting, self._known = self._known or [], None
+        for source, payload in waiting:
+            self._heard(source, payload)
+        if self.bus.leads and not self._leading:
+            self._lead()
+        spawn(self._beat())
+        self.bus.ready()
+
+    async def _beat(self) -> None:
+        try:
+            while True:
+                await asyncio.sleep(BEAT_S)
+                self._beats += 1
+                self._rows_due = True
+                self._whole = self._whole or self._beats % WHOLE_BEATS == 0
+                self.flush()
+        finally:
+            self.bus.close()
+
+    def _lead(self) -> None:
+        self._leading = self._elsewhere.leads = True
+        self._rows_due = self._whole = True
+        self._parts.insight.steering.set_shadows(self._parts.insight.shadows)
+        log.info("process %d leads: it probes workers and answers control routes", self.bus.number)
+        self.on_lead(not self._synced)
+
+    def _peers_changed(self) -> None:
+        for source in self._elsewhere.sources() - self.bus.alive:
+            self._gone(source)
+        self._parts.totals.processes = 1 + len(self.bus.peers)
+        self._parts.totals.restarts = self.bus.restarts
+        if self.bus.leads and not self._leading and self._known is None:
+            self._lead()
+        self._whole = True
+
+    def _gone(self, source: int) -> None:
+        """Another process has ended: so have its requests."""
+        parts = self._parts
+        self._elsewhere.gone(source)
+        self._held.pop(source, None)
+        parts.admission.gone(source)
+        parts.totals.gone(source)
+        if parts.addresses is not None:
+            parts.addresses.gone(source)
+        log.warning("process %d has ended", source)
+
+    # -- what happens here ----------------------------------------------------------------------------------------
+
+    def observe(self, event: FleetEvent) -> None:
+        """Listener of the registry: note what the others shall hear."""
+        if self._elsewhere.is_told(event):
+            return
+        match event:
+            case Dispatched():
+                worker = self._registry.find(event.decision.worker)
+                trial = worker is not None and worker.vitals.breaker.state is BreakerState.TRIAL
+                wait = next(reversed(worker.unanswered), None) if worker is not None else None
+                self._own[event.request.request_id] = Open(event.request, event.decision, worker, wait)
+                self._events.append(wire.told(event, on_trial=trial))
+            case FirstToken() | LoadReported() | CacheCleared():
+                self._events.append(wire.told(event))
+            case AttemptFailed():
+                self._events.append(wire.told(event))
+                self._soon()
+                return
+            case Finished():
+                self._finished = event
+                return
+            case _:
+                self._rows_due = True
+        self._touch()
+
+    def ended(self, outcome: Outcome) -> None:
+        """Sink of this process's Outcomes."""
+        finished, self._finished = self._finished, None
+        finished_s = finished.at_s if finished is not None and finished.outcome is outcome else None
+        known = self._own.pop(outcome.request_id, None)
+        same = known is not None and known.decision is outcome.decision and known.request.key is outcome.key
+        self._events.append(wire.ended(outcome, finished_s, known=same))
+        self._parts.totals.served(self.bus.number)
+        self._touch()
+
+    def logged(self, outcome: Outcome, body: bytes) -> None:
+        """Sink of this process's Outcomes with their bodies, where there is a decision log: the leader writes it."""
+        decision_log = self._parts.insight.decision_log
+        if decision_log is None:
+            return
+        if self._leading:
+            decision_log.write(outcome, body)
+        elif decision_log.wants_bodies:
+            self.bus.command("body", (outcome.request_id, body), self.bus.leader)
+
+    def _weighed(self, request_id: RequestId, weighing: Weighing) -> None:
+        self._events.append(weighing_wire.told(request_id, weighing))
+
+    def reloaded(self) -> None:
+        """The leader has reloaded its configuration."""
+        if self._leading:
+            self.bus.command("reload")
+
+    def _touch(self) -> None:
+        """Something is to be told within a tick."""
+        if self._timer is None and self._loop is not None:
+            self._timer = self._loop.call_later(TICK_S, self.flush)
+
+    def _soon(self) -> None:
+        """Something is to be told at once."""
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._loop is not None:
+            self._timer = self._loop.call_later(0, self.flush)
+
+    def flush(self) -> None:
+        """Tell the others all that has happened since the last time."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._known is not None:
+            return
+        parts, whole = self._parts, self._whole
+        rows, members = self._rows(whole=whole) if self._leading and self._rows_due else (None, None)
+        limits = parts.admission.told()
+        batch = (
+            self._events,
+            self._flight(whole=whole),
+            limits if whole or limits[3] or limits[:3] != self._sent_limits else None,
+            parts.addresses.own() if parts.addresses is not None and whole else None,
+            list(self._own) if self._resync else None,
+            rows,
+            members,
+            self._figures() if whole and self._beats % WHOLE_BEATS == 0 else None,
+        )
+        self._events = []
+        if not any(batch):
+            return
+        if self.bus.tell(_encode(batch)):
+            self._whole = self._resync = self._rows_due = False
+            self._sent_limits = limits[:3]
+        else:
+            self._whole = self._resync = True
+
+    def _figures(self) -> Row:
+        """What is counted here alone."""
+        parts = self._parts
+        return parts.totals.own(), parts.admission.own_view(), parts.hold.view()
+
+    def _flight(self, *, whole: bool) -> dict[str, tuple[int, float, float]]:
+        """Requests in flight here by worker, when it last sent us bytes, and until when it wants no more."""
+        told: dict[str, tuple[int, float, float]] = {}
+        for worker in self._registry.all():
+            count = worker.in_flight - worker.elsewhere
+            state = (count, worker.held_until_s)
+            if whole or self._sent_flight.get(worker.id, (0, float("-inf"))) != state:
+                self._sent_flight[worker.id] = state
+                told[worker.id] = (count, worker.heard_s, worker.held_until_s)
+        return told
+
+    def _rows(self, *, whole: bool) -> tuple[list[Row], list[WorkerId]]:
+        workers = self._registry.all()
+        rows: dict[str, Row] = {worker.id: row_of(worker) for worker in workers}
+        changed = [row for name, row in rows.items() if whole or self._sent_rows.get(name) != row]
+        self._sent_rows = rows
+        return changed, [worker.id for worker in workers]
+
+    def _heard(self, source: int, payload: bytes) -> None:
+        """A batch of another process."""
+        if self._known is not None:
+            self._known.append((source, payload))  # after the snapshot
+            return
+        parts, there = self._parts, self._elsewhere
+        events, flight, limits, addresses, still_open, rows, members, figures = _decode(payload)
+        if rows is not None:
+            for row in rows:
+                self._follower.take(row)
+            self._follower.members(members)
+        there.take_events(source, events)
+        if flight:
+            there.take_flight(source, flight)
+        if limits is not None:
+            parts.admission.heard(source, *limits)
+            parts.admission.share()
+        if addresses is not None and parts.addresses is not None:
+            parts.addresses.heard(source, addresses)
+        if still_open is not None:
+            there.take_open(source, still_open)
+        if figures is not None:
+            parts.totals.heard(source, figures[0])
+            parts.admission.seen(source, figures[1])
+            self._held[source] = figures[2]
+
+    # -- commands and questions -----------------------------------------------------------------------------------
+
+    async def settle(self) -> None:
+        """Returns when all others have applied what was told so far; after a second in any case."""
+        self._rows_due = True
+        self.flush()
+        asked = [self.bus.ask(peer, "settle", timeout_s=SETTLE_S) for peer in self.bus.peers]
+        await asyncio.gather(*asked, return_exceptions=True)
+
+    async def _settled(self, source: int, body: Any) -> None:
+        """All that came before has been applied."""
+
+    async def _call_off(self, source: int, body: Any) -> None:
+        entry = self._own.get(body[0])
+        if entry is None or entry.wait is None or entry.worker is None:
+            return
+        if entry.wait in entry.worker.unanswered:
+            entry.wait(WorkerTimeout(body[1]))
+
+    def _end_wait(self, source: int, request_id: str, why: str) -> None:
+        self.bus.command("call_off", (request_id, why), source)
+
+    async def _home(self, source: int, body: Any) -> None:
+        self._parts.homes.heard(body[0], body[1])
+
+    def _experiment_changed(self) -> None:
+        """One has begun or ended here."""
+        if self._leading:
+            self.bus.command("experiment", experiment_wire.told(self._parts.insight.desk))
+
+    async def _experiment_told(self, source: int, body: Any) -> None:
+        experiment_wire.follow(self._parts.insight.desk, body)
+
+    async def _reload_told(self, source: int, body: Any) -> None:
+        self.reload()
+
+    async def _body_told(self, source: int, body: Any) -> None:
+        self._elsewhere.take_body(body[0], body[1])
+
+    def _missed(self) -> None:
+        """This process was too slow, and some of what was told is lost."""
+        self._parts.totals.gaps += 1
+        log.warning("process %d fell behind: what others told was dropped; asking them again", self.bus.number)
+        self.bus.command("resync")
+
+    async def _resync_asked(self, source: int, body: Any) -> None:
+        self._whole = self._resync = True
+        self._touch()
+
+    # -- a process that joins -------------------------------------------------------------------------------------
+
+    async def _snapshot(self, source: int, body: Any) -> Any:
+        """All that a process needs that joins now; None while this one does not know it itself."""
+        if not self._leading:
+            await asyncio.sleep(TICK_S)
+            return None
+        rows, members = self._rows(whole=True)
+        parts = self._parts
+        return {
+            "rows": rows,
+            "members": members,
+            "policy": parts.policy_name,
+            "learned": dump_of(parts.policy, parts.clock()),
+            "experiment": experiment_wire.told(parts.insight.desk),
+            "totals": parts.totals.dump(),
+        }
+
+    def _take_snapshot(self, found: Any) -> None:
+        parts = self._parts
+        for row in found["rows"]:
+            self._follower.take(row)
+        self._follower.members(found["members"])
+        known = [worker.id for worker in parts.registry.all()]
+        if found["policy"] == parts.policy_name and found["learned"] is not None:
+            load_into(parts.policy, found["learned"], parts.clock(), known)
+        experiment_wire.follow(parts.insight.desk, found["experiment"])
+        parts.totals.load(found["totals"])
