@@ -305,6 +305,7 @@ class WorkerConnection(asyncio.Protocol):
         status = self._parser.get_status_code()
         if status < 200:
             return
+        self._repeat = None  # what is known of the head is from here on that of another one
         names = dict(self._headers)
         length, kind, later = names.get(b"content-length"), names.get(b"content-type"), names.get(b"retry-after")
         self.retry_after = None if later is None else later.decode("latin-1")
