@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Any
+
+from msgspec.structs import replace
 
 from router.errors import RouterError
 from router.fleet.call_off import CallOff
-from router.processes import weighing_wire, wire
+from router.processes import wire
 from router.processes.open_requests import Open, RemoteWait
 from router.processes.parts import Parts
-from router.types import AttemptFailed, Dispatched, Finished, FirstToken, FleetEvent, LoadReported, RequestId, WorkerId
+from router.types import AttemptFailed, Dispatched, Finished, FleetEvent, RequestId, WorkerId
 
 log = logging.getLogger(__name__)
 
@@ -44,12 +45,12 @@ class Elsewhere:
         """Whether this event is being told here for another process."""
         return event is self._told
 
-    def take_events(self, source: int, rows: Sequence[list[Any]]) -> None:
+    def take_events(self, source: int, events: Sequence[wire.Told]) -> None:
         """What happened there, in its order."""
         entries = self._open.setdefault(source, {})
-        for row in rows:
+        for told in events:
             try:
-                self._take(source, entries, row)
+                self._take(source, entries, told)
             except Exception:  # a bug here must not cost everything else that was told
                 log.exception("an event of process %d could not be taken", source)
 
@@ -90,27 +91,27 @@ class Elsewhere:
             entry.answered()
             self._emit(AttemptFailed(request_id=RequestId(name), worker=entry.decision.worker, at_s=now_s))
 
-    def _take(self, source: int, entries: dict[str, Open], row: list[Any]) -> None:
-        kind = row[0]
-        if kind == wire.ENDED:
-            self._take_outcome(source, entries, row)
-        elif kind == weighing_wire.WEIGHED:
-            request_id, weighing = weighing_wire.heard(row)
-            self._parts.insight.recent.decided(request_id, weighing)
-        else:
-            event = wire.heard(row)
-            if isinstance(event, Dispatched):
-                self._take_dispatched(source, entries, event, on_trial=wire.is_on_trial(row))
-            elif isinstance(event, FirstToken | AttemptFailed):
-                entry = entries.get(event.request_id)
+    def _take(self, source: int, entries: dict[str, Open], told: wire.Told) -> None:
+        match told:
+            case wire.Ended():
+                self._take_outcome(source, entries, told)
+            case wire.Sent():
+                self._take_dispatched(source, entries, told.event, on_trial=told.on_trial)
+                self._emit(told.event)
+            case wire.Began() | wire.Failed():
+                entry = entries.get(told.event.request_id)
                 if entry is not None:
                     entry.answered()
-            elif isinstance(event, LoadReported):
-                worker = self._registry.find(event.worker)
-                if worker is None:
-                    return
-                worker.load = event.load
-            self._emit(event)
+                self._emit(told.event)
+            case wire.Reported():
+                worker = self._registry.find(told.event.worker)
+                if worker is not None:
+                    worker.load = told.event.load
+                    self._emit(told.event)
+            case wire.Cleared():
+                self._emit(told.event)
+            case wire.Explained():
+                self._parts.insight.recent.decided(told.request_id, told.weighing)
 
     def _take_dispatched(self, source: int, entries: dict[str, Open], event: Dispatched, *, on_trial: bool) -> None:
         request, decision = event.request, event.decision
@@ -132,15 +133,17 @@ class Elsewhere:
                 return
             self._parts.insight.steering.shadow(request, workers, decision)
 
-    def _take_outcome(self, source: int, entries: dict[str, Open], row: list[Any]) -> None:
-        entry = entries.pop(row[1], None)
-        outcome = wire.as_outcome(row, None if entry is None else (entry.request, entry.decision))
+    def _take_outcome(self, source: int, entries: dict[str, Open], told: wire.Ended) -> None:
+        outcome = told.outcome
+        entry = entries.pop(outcome.request_id, None)
         if entry is not None:
             entry.answered()
+            if told.known:
+                outcome = replace(outcome, key=entry.request.key, decision=entry.decision)
         decision = outcome.decision
-        if row[2] is not None and decision is not None:
+        if told.finished_s is not None and decision is not None:
             self._emit(
-                Finished(request_id=outcome.request_id, worker=decision.worker, outcome=outcome, at_s=row[2])
+                Finished(request_id=outcome.request_id, worker=decision.worker, outcome=outcome, at_s=told.finished_s)
             )
         for sink in self._parts.sinks:
             sink(outcome)

@@ -5,6 +5,7 @@ A row says everything about a worker that is not counted per process. The leader
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 import msgspec
@@ -51,7 +52,7 @@ class Follower:
         self._registry = registry
         self._joined_s: dict[str, float] = {}
 
-    def members(self, ids: list[str]) -> None:
+    def members(self, ids: Collection[WorkerId]) -> None:
         """Exactly these workers exist; rows of new ones have been taken."""
         wanted = set(ids)
         for worker in self._registry.all():

@@ -16,6 +16,8 @@ from router.processes.replica import Replica
 
 LED = ("/workers", "/queue", "/metrics", "/experiment", "/explain", "/dashboard/data")
 """Routes, and what is below them, that only the leader can answer; all others every process can."""
+FRESH = ("/queue", "/metrics")
+"""What each process counts for itself is asked for before these are answered."""
 MAX_BODY_BYTES = 2**20
 ANSWER_S = 30.0
 READS = ("GET", "HEAD", "OPTIONS")
@@ -81,6 +83,8 @@ class Front:
             "client": None,
             "server": None,
         }
+        if path in FRESH:
+            await self._replica.refresh()
         told = [{"type": "http.request", "body": body, "more_body": False}]
         status, answered, pieces = 500, [], []
 

@@ -30,6 +30,8 @@ log = logging.getLogger(__name__)
 READ_BYTES = 2**18
 BUFFER_BYTES = 2**20
 LOOK_S = 0.25
+PATIENCE_S = 2.0
+"""For a process that is started again sooner than that connections wait; else its socket is closed meanwhile."""
 INSIST_S = 10.0
 """How long after the grace period a child may take to end before it is killed."""
 NOT_STARTED = 3
@@ -60,6 +62,7 @@ class Child:
         self.ready_s: float | None = None
         self.started_s = time.monotonic()
         self.frames = Frames()
+        self.silent = False
         self.line, theirs = socket.socketpair()
         for end in (self.line, theirs):
             end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, BUFFER_BYTES)
@@ -87,6 +90,7 @@ class Parent:
 
     def __init__(self, listening: list[socket.socket], hello: dict[str, Any], *, grace_s: float) -> None:
         self._listening = listening
+        self._address: tuple[str, int] = listening[0].getsockname()[:2]
         self._hello = hello
         self._grace_s = grace_s
         self._relay = Relay()
@@ -161,6 +165,9 @@ class Parent:
         except OSError:
             data = b""
         if not data:
+            if not child.silent:
+                child.silent = True
+                self._selector.unregister(child.line)  # it is about to end
             return False
         for _, target, kind, payload in child.frames.feed(data):
             if kind == READY:
@@ -170,6 +177,8 @@ class Parent:
         return True
 
     def _write(self, child: Child) -> None:
+        if child.silent:
+            return
         box = self._relay.outboxes[child.number]
         blocked = False
         while (data := box.next()) is not None and not blocked:
@@ -188,6 +197,13 @@ class Parent:
     def _start(self, number: int) -> None:
         if self._stopping is not None:
             return
+        if self._listening[number].fileno() < 0:
+            try:
+                [self._listening[number]] = listen_on(*self._address, 1)
+            except OSError as error:
+                log.error("process %d cannot listen again: %s", number, error.strerror)
+                self._waiting[number] = time.monotonic() + self._backoff[number].wait_s(0.0)
+                return
         child = self._children[number] = Child(number, self._listening[number], self._hello)
         self._selector.register(child.line, selectors.EVENT_READ, child)
         self._relay.join(number).put(child.hello, droppable=False)
@@ -204,9 +220,10 @@ class Parent:
             log.info("%d processes serve", len(self._listening))
 
     def _ended(self, child: Child) -> None:
-        while self._read(child):
+        while not child.silent and self._read(child):
             pass
-        self._selector.unregister(child.line)
+        if not child.silent:
+            self._selector.unregister(child.line)
         child.line.close()
         del self._children[child.number]
         self._relay.leave(child.number)
@@ -218,6 +235,8 @@ class Parent:
                 return
             wait_s = self._backoff[child.number].wait_s(time.monotonic() - child.started_s)
             self._waiting[child.number] = time.monotonic() + wait_s
+            if wait_s > PATIENCE_S:
+                self._listening[child.number].close()  # new connections go to the others meanwhile
             self._restarts += 1
             how = f"signal {-code}" if code < 0 else f"status {code}"
             log.error("process %d (pid %d) ended with %s; it is started again in %g s",

@@ -13,12 +13,12 @@ from collections import Counter
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-import msgspec
+from msgspec.structs import replace
 
 from router.errors import ProcessGone, WorkerTimeout
 from router.fleet.breaker import BreakerState
 from router.policies.persists import dump_of, load_into
-from router.processes import experiment_wire, weighing_wire, wire
+from router.processes import experiment_wire, wire
 from router.processes.bus import Bus
 from router.processes.elsewhere import Elsewhere
 from router.processes.fleet_rows import Follower, Row, row_of
@@ -50,9 +50,8 @@ WHOLE_BEATS = 10
 """Every so many beats what is counted is told whole, so that whatever was lost is put right within a second."""
 SNAPSHOT_S = 60.0
 SETTLE_S = 1.0
+FIGURES_S = 0.5
 Spawn = Callable[[Coroutine[Any, Any, None]], object]
-_encode = msgspec.msgpack.Encoder().encode
-_decode = msgspec.msgpack.Decoder().decode
 
 
 class Replica:
@@ -65,7 +64,7 @@ class Replica:
         self._parts = parts
         self._registry = parts.registry
         self._follower = Follower(parts.registry)
-        self._events: list[Any] = []
+        self._events: list[wire.Told] = []
         self._own: dict[str, Open] = {}
         self._elsewhere = Elsewhere(parts, self._end_wait)
         self._sent_flight: dict[str, tuple[int, float]] = {}
@@ -99,7 +98,7 @@ class Replica:
         bus.answers |= {
             "snapshot": self._snapshot, "settle": self._settled, "call_off": self._call_off, "home": self._home,
             "experiment": self._experiment_told, "reload": self._reload_told, "resync": self._resync_asked,
-            "body": self._body_told,
+            "body": self._body_told, "figures": self._figures_asked,
         }  # fmt: skip
 
     @property
@@ -142,8 +141,7 @@ class Replica:
         waiting, self._known = self._known or [], None
         for source, payload in waiting:
             self._heard(source, payload)
-        if self.bus.leads and not self._leading:
-            self._lead()
+        self._peers_changed()  # who has ended meanwhile, who leads now
         spawn(self._beat())
         self.bus.ready()
 
@@ -197,11 +195,15 @@ class Replica:
                 trial = worker is not None and worker.vitals.breaker.state is BreakerState.TRIAL
                 wait = next(reversed(worker.unanswered), None) if worker is not None else None
                 self._own[event.request.request_id] = Open(event.request, event.decision, worker, wait)
-                self._events.append(wire.told(event, on_trial=trial))
-            case FirstToken() | LoadReported() | CacheCleared():
-                self._events.append(wire.told(event))
+                self._events.append(wire.Sent(event, trial))
+            case FirstToken():
+                self._events.append(wire.Began(event))
+            case LoadReported():
+                self._events.append(wire.Reported(event))
+            case CacheCleared():
+                self._events.append(wire.Cleared(event))
             case AttemptFailed():
-                self._events.append(wire.told(event))
+                self._events.append(wire.Failed(event))
                 self._soon()
                 return
             case Finished():
@@ -217,7 +219,9 @@ class Replica:
         finished_s = finished.at_s if finished is not None and finished.outcome is outcome else None
         known = self._own.pop(outcome.request_id, None)
         same = known is not None and known.decision is outcome.decision and known.request.key is outcome.key
-        self._events.append(wire.ended(outcome, finished_s, known=same))
+        if same:
+            outcome = replace(outcome, key=None, decision=None)
+        self._events.append(wire.Ended(outcome, finished_s, same))
         self._parts.totals.served(self.bus.number)
         self._touch()
 
@@ -232,7 +236,7 @@ class Replica:
             self.bus.command("body", (outcome.request_id, body), self.bus.leader)
 
     def _weighed(self, request_id: RequestId, weighing: Weighing) -> None:
-        self._events.append(weighing_wire.told(request_id, weighing))
+        self._events.append(wire.Explained(request_id, weighing))
 
     def reloaded(self) -> None:
         """The leader has reloaded its configuration."""
@@ -261,20 +265,20 @@ class Replica:
         parts, whole = self._parts, self._whole
         rows, members = self._rows(whole=whole) if self._leading and self._rows_due else (None, None)
         limits = parts.admission.told()
-        batch = (
-            self._events,
-            self._flight(whole=whole),
-            limits if whole or limits[3] or limits[:3] != self._sent_limits else None,
-            parts.addresses.own() if parts.addresses is not None and whole else None,
-            list(self._own) if self._resync else None,
-            rows,
-            members,
-            self._figures() if whole and self._beats % WHOLE_BEATS == 0 else None,
+        batch = wire.Batch(
+            events=self._events,
+            flight=self._flight(whole=whole),
+            limits=limits if whole or limits[3] or limits[:3] != self._sent_limits else None,
+            addresses=parts.addresses.own() if parts.addresses is not None and whole else None,
+            open=list(self._own) if self._resync else None,
+            rows=rows,
+            members=members,
+            figures=self._figures() if whole and self._beats % WHOLE_BEATS == 0 else None,
         )
         self._events = []
-        if not any(batch):
+        if batch.says_nothing():
             return
-        if self.bus.tell(_encode(batch)):
+        if self.bus.tell(wire.encode(batch)):
             self._whole = self._resync = self._rows_due = False
             self._sent_limits = limits[:3]
         else:
@@ -309,25 +313,28 @@ class Replica:
             self._known.append((source, payload))  # after the snapshot
             return
         parts, there = self._parts, self._elsewhere
-        events, flight, limits, addresses, still_open, rows, members, figures = _decode(payload)
-        if rows is not None:
-            for row in rows:
+        batch = wire.decode(payload)
+        if batch.rows is not None and batch.members is not None:
+            for row in batch.rows:
                 self._follower.take(row)
-            self._follower.members(members)
-        there.take_events(source, events)
-        if flight:
-            there.take_flight(source, flight)
-        if limits is not None:
-            parts.admission.heard(source, *limits)
+            self._follower.members(batch.members)
+        there.take_events(source, batch.events)
+        if batch.flight:
+            there.take_flight(source, batch.flight)
+        if batch.limits is not None:
+            parts.admission.heard(source, *batch.limits)
             parts.admission.share()
-        if addresses is not None and parts.addresses is not None:
-            parts.addresses.heard(source, addresses)
-        if still_open is not None:
-            there.take_open(source, still_open)
-        if figures is not None:
-            parts.totals.heard(source, figures[0])
-            parts.admission.seen(source, figures[1])
-            self._held[source] = figures[2]
+        if batch.addresses is not None and parts.addresses is not None:
+            parts.addresses.heard(source, batch.addresses)
+        if batch.open is not None:
+            there.take_open(source, batch.open)
+        if batch.figures is not None:
+            self._take_figures(source, *batch.figures)
+
+    def _take_figures(self, source: int, totals: Any, queue: Any, held: Any) -> None:
+        self._parts.totals.heard(source, totals)
+        self._parts.admission.seen(source, queue)
+        self._held[source] = held
 
     # -- commands and questions -----------------------------------------------------------------------------------
 
@@ -337,6 +344,21 @@ class Replica:
         self.flush()
         asked = [self.bus.ask(peer, "settle", timeout_s=SETTLE_S) for peer in self.bus.peers]
         await asyncio.gather(*asked, return_exceptions=True)
+
+    async def refresh(self) -> None:
+        """Have the figures of all processes as they are now; of one that does not answer the last ones stand."""
+        peers = sorted(self.bus.peers)
+        asked = [self.bus.ask(peer, "figures", timeout_s=FIGURES_S) for peer in peers]
+        found = await asyncio.gather(*asked, return_exceptions=True)
+        self._parts.totals.processes = 1
+        for peer, figures in zip(peers, found, strict=True):
+            if not isinstance(figures, BaseException):
+                self._take_figures(peer, *figures)
+                self._parts.totals.processes += 1
+
+    async def _figures_asked(self, source: int, body: Any) -> Row:
+        self.flush()  # so that what has happened here is counted there first
+        return self._figures()
 
     async def _settled(self, source: int, body: Any) -> None:
         """All that came before has been applied."""

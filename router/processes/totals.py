@@ -31,7 +31,7 @@ Figures = dict[tuple[str, Label], float]
 
 
 class Totals:
-    """`answering` tells how many processes there are, `restarts` how often one was started again."""
+    """`processes` tells of how many the figures are fresh, `restarts` how often one was started again."""
 
     def __init__(self, metrics: Metrics) -> None:
         self.gaps = 0
@@ -98,7 +98,9 @@ class Totals:
 
     def _families(self) -> Iterator[Metric]:
         yield from self._metrics.collect()
-        yield GaugeMetricFamily("trieway_processes", "Router processes that serve.", value=self.processes)
+        yield GaugeMetricFamily(
+            "trieway_processes", "Router processes whose figures are in this answer.", value=self.processes
+        )
         yield CounterMetricFamily(
             "trieway_process_restarts", "Times that a process ended and was started again.", value=self.restarts
         )

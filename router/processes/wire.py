@@ -1,125 +1,91 @@
-"""Fleet events and outcomes as tuples of msgpack's types, and back. Pure. Called by replica.
+"""What processes of one router tell each other of requests: records that msgspec packs and builds in C. No behaviour.
 
-Records are taken field by field in the order of their definition: all processes of a router run the same version. An
-outcome repeats neither the request nor the decision that its Dispatched told: the reader has them (`Known`). Times are
-those of the machine's monotonic clock, which all processes share.
+All processes run the same version, so nothing here has to be understood by another. An outcome repeats neither the
+request nor the decision that its Dispatched told. Times are those of the machine's monotonic clock, which all share.
+Written and read by replica and elsewhere.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from operator import attrgetter
 from typing import Any
 
+import msgspec
+
+from router.telemetry.recent_requests import Weighing
 from router.types import (
     AttemptFailed,
     CacheCleared,
-    Decision,
     Dispatched,
     FirstToken,
-    LoadReport,
     LoadReported,
     Outcome,
-    PromptKey,
-    Reason,
-    RoutingRequest,
+    RequestId,
+    WorkerId,
 )
 
-DISPATCHED, FIRST_TOKEN, FAILED, ENDED, LOAD, CLEARED = range(6)
-Told = Dispatched | FirstToken | AttemptFailed | LoadReported | CacheCleared
-REASONS: Mapping[str, Reason] = {reason.value: reason for reason in Reason}
-Known = tuple[RoutingRequest, Decision]
-"""What was told of a request when it was last dispatched."""
-Row = tuple[Any, ...]
+
+class Sent(msgspec.Struct, array_like=True, tag=0, frozen=True, gc=False):
+    """A request went to a worker, maybe as its trial."""
+
+    event: Dispatched
+    on_trial: bool
 
 
-def _fields(kind: type[Any], *but: str) -> tuple[tuple[str, ...], Callable[[Any], Row]]:
-    """The fields of a Struct less some, and what reads them all at once."""
-    names = tuple(name for name in kind.__struct_fields__ if name not in but)
-    return names, attrgetter(*names)
+class Began(msgspec.Struct, array_like=True, tag=1, frozen=True, gc=False):
+    event: FirstToken
 
 
-KEY_FIELDS, _key_row = _fields(PromptKey)
-REQUEST_FIELDS, _request_row = _fields(RoutingRequest, "key")
-DECISION_FIELDS, _decision_row = _fields(Decision, "reason")
-OUTCOME_FIELDS, _outcome_row = _fields(Outcome, "key", "decision", "trace")
-TOKEN_FIELDS, _token_row = _fields(FirstToken)
+class Failed(msgspec.Struct, array_like=True, tag=2, frozen=True, gc=False):
+    event: AttemptFailed
 
 
-def told(event: Told, *, on_trial: bool = False) -> Row:
-    """An event as a tuple; its kind comes first."""
-    match event:
-        case Dispatched():
-            request = event.request
-            return (
-                DISPATCHED, _request_row(request), _key_row(request.key), decision_row(event.decision), event.at_s,
-                on_trial,
-            )  # fmt: skip
-        case FirstToken():
-            return (FIRST_TOKEN, _token_row(event))
-        case AttemptFailed():
-            return (FAILED, event.request_id, event.worker, event.at_s, event.code)
-        case LoadReported():
-            return (LOAD, event.worker, event.load, event.at_s)
-        case CacheCleared():
-            return (CLEARED, event.worker, event.at_s)
+class Reported(msgspec.Struct, array_like=True, tag=3, frozen=True, gc=False):
+    event: LoadReported
 
 
-def heard(row: list[Any]) -> Told:
-    """The event of a tuple that `told` made. Raises ValueError for none of them."""
-    kind = row[0]
-    if kind == DISPATCHED:
-        return Dispatched(request=_as_request(row[1], row[2]), decision=as_decision(row[3]), at_s=row[4])
-    if kind == FIRST_TOKEN:
-        return FirstToken(**dict(zip(TOKEN_FIELDS, row[1], strict=True)))
-    if kind == FAILED:
-        return AttemptFailed(request_id=row[1], worker=row[2], at_s=row[3], code=row[4])
-    if kind == LOAD:
-        return LoadReported(worker=row[1], load=LoadReport(**row[2]), at_s=row[3])
-    if kind == CLEARED:
-        return CacheCleared(worker=row[1], at_s=row[2])
-    raise ValueError(f"an event of kind {kind!r}")
+class Cleared(msgspec.Struct, array_like=True, tag=4, frozen=True, gc=False):
+    event: CacheCleared
 
 
-def is_on_trial(row: list[Any]) -> bool:
-    """Whether the Dispatched of this tuple was a trial of its worker."""
-    return bool(row[5])
+class Ended(msgspec.Struct, array_like=True, tag=5, frozen=True, gc=False):
+    """`finished_s`: when its worker was done, if it had one. `known`: key and decision are those of its last Sent."""
+
+    outcome: Outcome
+    finished_s: float | None
+    known: bool
 
 
-def ended(outcome: Outcome, finished_s: float | None, *, known: bool) -> Row:
-    """An outcome; `finished_s` is when its worker was done, if it had one; `known`: its request was told before."""
-    key, decision = outcome.key, outcome.decision
-    return (
-        ENDED,
-        outcome.request_id,
-        finished_s,
-        known,
-        None if known or key is None else _key_row(key),
-        None if known or decision is None else decision_row(decision),
-        _outcome_row(outcome),
-    )
+class Explained(msgspec.Struct, array_like=True, tag=6, frozen=True, gc=False):
+    """How workers were weighed, for /explain."""
+
+    request_id: RequestId
+    weighing: Weighing
 
 
-def as_outcome(row: list[Any], known: Known | None) -> Outcome:
-    """The outcome of a tuple that `ended` made. What it left out comes from `known`; without that it is unknown."""
-    key = None if row[4] is None else PromptKey(**dict(zip(KEY_FIELDS, row[4], strict=True)))
-    decision = None if row[5] is None else as_decision(row[5])
-    if row[3] and known is not None:
-        key, decision = known[0].key, known[1]
-    return Outcome(key=key, decision=decision, **dict(zip(OUTCOME_FIELDS, row[6], strict=True)))
+Told = Sent | Began | Failed | Reported | Cleared | Ended | Explained
 
 
-def decision_row(decision: Decision) -> Row:
-    """A decision as a tuple; its reason comes first."""
-    return (decision.reason._value_, *_decision_row(decision))
+class Batch(msgspec.Struct, array_like=True, frozen=True):
+    """What one process tells at once; None where there is nothing to say.
+
+    `flight` is (requests in flight, when it last sent bytes, until when it wants no more) by worker. `limits` is what
+    SharedAdmission tells, `addresses` connections by address, `open` the ids of requests that have not ended.
+    `members` and `rows` are the leader's table of workers. `figures`: counters, queue and held requests.
+    """
+
+    events: list[Told]
+    flight: dict[str, tuple[int, float, float]]
+    limits: tuple[int, int, dict[str, int], dict[str, tuple[int, float]]] | None = None
+    addresses: dict[str, int] | None = None
+    open: list[str] | None = None
+    rows: list[Any] | None = None
+    members: list[WorkerId] | None = None
+    figures: Any = None
+
+    def says_nothing(self) -> bool:
+        rest = (self.limits, self.addresses, self.open, self.rows, self.figures)
+        return not self.events and not self.flight and all(each is None for each in rest)
 
 
-def as_decision(row: list[Any]) -> Decision:
-    """What `decision_row` made a tuple of."""
-    return Decision(reason=REASONS[row[0]], **dict(zip(DECISION_FIELDS, row[1:], strict=True)))
-
-
-def _as_request(row: list[Any], key: list[Any]) -> RoutingRequest:
-    return RoutingRequest(
-        key=PromptKey(**dict(zip(KEY_FIELDS, key, strict=True))), **dict(zip(REQUEST_FIELDS, row, strict=True))
-    )
+encode = msgspec.msgpack.Encoder().encode
+decode = msgspec.msgpack.Decoder(Batch).decode
