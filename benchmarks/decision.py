@@ -2,24 +2,30 @@
 
     python -m benchmarks.decision [--workers 8] [--stored 2000 20000] [--prompt-bytes 4000 40000]
     python -m benchmarks.decision --all-policies [--workers 4]
+    python -m benchmarks.decision --scale
 
 The first: `select` of expected_ttft beside prefix_match's, over prompts that share prefixes with what is stored, with a
 queue on every worker. `index` is the share that matching takes; the decision beside the index is the rest. The second:
-every policy, `select` and all that it is told of a request. Each figure is the best of several rounds in which the
-policies take turns, so that a busy machine slows all alike. Not here: parsing and hashing (benchmarks/data_path).
+every policy, `select` and all that it is told of a request. The third: the default policy's decision by how many
+workers there are and how many prompt blocks they hold together, and the memory of a block. Each figure is the best of
+several rounds in which the policies take turns, so that a busy machine slows all alike. Not here: parsing and hashing
+(benchmarks/data_path).
 """
 
 from __future__ import annotations
 
 import argparse
+import gc
+import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from random import Random
 from time import perf_counter
 
 from router.policies import POLICIES, Policy, PolicyConfigs, build_policy
-from router.policies.expected_ttft import ExpectedTtft
+from router.policies.expected_ttft import ExpectedTtft, ExpectedTtftConfig
 from router.prefix.block_hash import chain
 from router.types import (
     Decision,
@@ -169,6 +175,67 @@ def in_all(workers: Sequence[View], stored: int, prompt_bytes: int) -> dict[str,
     return dict(zip(policies, best_us(ROUNDS, [serving(policy) for policy in policies.values()], 200), strict=True))
 
 
+SCALE_WORKERS = (8, 64, 256)
+SCALE_BLOCKS = (10_000, 100_000, 1_000_000)
+SCALE_PROMPT_BYTES = 4000
+
+
+def resident_bytes() -> int:
+    gc.collect()
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def at_scale(workers: Sequence[View], blocks: int) -> tuple[float, int, float]:
+    """Microseconds of a decision while the workers hold so many blocks together and QUEUED requests wait on each; how
+    many they hold exactly; and how many bytes of memory each of those has taken."""
+    policy = ExpectedTtft(ExpectedTtftConfig(capacity_tokens=10**9, capacity_blocks=10**7), Random(1))
+    for worker in workers:
+        policy.observe(WorkerJoined(worker=worker.id, at_s=0.0))
+    before = resident_bytes()
+    rng, number, held = Random(1), 0, 0
+    while held < blocks:
+        for _ in range(max(1, min(1000, (blocks - held) // 16))):
+            asked, worker = request(number, SCALE_PROMPT_BYTES, rng), workers[number % len(workers)]
+            policy.observe(
+                Dispatched(request=asked, decision=Decision(worker=worker.id, reason=Reason.RANDOM), at_s=asked.at_s)
+            )
+            outcome = Outcome(
+                request_id=asked.request_id, endpoint=asked.endpoint, at_s=asked.at_s, status=200, e2e_s=0.01,
+                completion_tokens=100,
+            )  # fmt: skip
+            policy.observe(
+                Finished(request_id=asked.request_id, worker=worker.id, outcome=outcome, at_s=asked.at_s + 0.005)
+            )
+            number += 1
+        held = sum(policy.index_blocks().values())
+    each = (resident_bytes() - before) / held
+    for _ in range(QUEUED * len(workers)):
+        asked, worker = request(number, SCALE_PROMPT_BYTES, rng), workers[number % len(workers)]
+        policy.observe(
+            Dispatched(request=asked, decision=Decision(worker=worker.id, reason=Reason.RANDOM), at_s=asked.at_s)
+        )
+        number += 1
+    questions = [request(10**7 + index, SCALE_PROMPT_BYTES, Random(index)) for index in range(100)]
+
+    def deciding() -> None:
+        for one in questions:
+            policy.select(one, workers)
+
+    return best_us(ROUNDS, [deciding], len(questions))[0], held, each
+
+
+def scale() -> None:
+    """Print the table of `at_scale`."""
+    out = sys.stdout.write
+    out(f"A decision of expected_ttft about a prompt of {SCALE_PROMPT_BYTES} bytes:\n")
+    out("workers | blocks held | us per decision | us per worker | bytes per block held\n")
+    for blocks in SCALE_BLOCKS:
+        for count in SCALE_WORKERS:
+            us, held, each = at_scale([View(WorkerId(f"w{index}")) for index in range(count)], blocks)
+            out(f"{count:7} | {held:11} | {us:15.1f} | {us / count:13.2f} | {each:20.0f}\n")
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -176,7 +243,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--stored", type=int, nargs="+", default=[1000, 10_000], help="prompts stored before")
     parser.add_argument("--prompt-bytes", type=int, nargs="+", default=[4000, 40_000])
     parser.add_argument("--all-policies", action="store_true", help="a request in all, for every policy")
+    parser.add_argument("--scale", action="store_true", help="a decision by workers and by blocks that they hold")
     options = parser.parse_args(arguments)
+    if options.scale:
+        scale()
+        return
     workers = [View(WorkerId(f"w{index}")) for index in range(options.workers)]
     out = sys.stdout.write
     if options.all_policies:
