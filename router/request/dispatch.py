@@ -169,7 +169,8 @@ class Dispatcher:
     async def _route(self, progress: Progress) -> None:
         raw, access = progress.raw, self._access
         head = raw.head
-        self._door.check()
+        if self._door.closed:
+            self._door.check()
         client = access.identify(head.texts) if access.closed else ANONYMOUS
         parsed = progress.parsed = parse(raw.endpoint, raw.body, head.text(self._session_header))
         model = access.routed_model(client, parsed.model, self._registry.models)

@@ -190,12 +190,16 @@ def _previous_response(data: Body) -> str | None:
     return value if isinstance(value, str) else None
 
 
+_LIMIT_FIELDS = frozenset({"max_completion_tokens", "max_tokens", "max_output_tokens"})
+
+
 def _max_output_tokens(data: Body) -> int | None:
     """The limit the client set, if any; a value of the wrong type is the worker's to refuse."""
-    for name in ("max_completion_tokens", "max_tokens", "max_output_tokens"):
-        value = data.get(name)
-        if isinstance(value, int) and value > 0:
-            return value
+    if not _LIMIT_FIELDS.isdisjoint(data):
+        for name in ("max_completion_tokens", "max_tokens", "max_output_tokens"):
+            value = data.get(name)
+            if isinstance(value, int) and value > 0:
+                return value
     sampling = data.get("sampling_params")
     if isinstance(sampling, dict):
         value = sampling.get("max_new_tokens")

@@ -167,10 +167,10 @@ def _messages(messages: list[Any]) -> bytes:
         if not isinstance(message, dict):
             pieces += (MESSAGE, _content(message))
             continue
-        role = message.get("role")
-        pieces.append((_HEADS.get(role) if type(role) is str else None) or _head(message))
-        content = message.get("content")
-        pieces.append(content.encode("utf-8", "surrogatepass") if type(content) is str else _content(content))
+        role, content = message.get("role"), message.get("content")
+        head = _HEADS.get(role) if type(role) is str else None
+        text = content.encode("utf-8", "surrogatepass") if type(content) is str else _content(content)
+        pieces += (head or _head(message), text)
         if len(message) > 2 or "content" not in message:
             pieces += _extras(message)
     return b"".join(pieces)

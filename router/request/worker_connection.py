@@ -219,8 +219,8 @@ class WorkerConnection(asyncio.Protocol):
             self.close()  # nobody asked
             return
         self.heard = True
-        first, repeat = not self._head_parsed and not self._head_bytes, self._repeat
-        if first and repeat is not None and self._resting:
+        first, repeat = not self._head_parsed, self._repeat
+        if repeat is not None and first and self._resting and not self._head_bytes:
             body = repeat.body(data)
             if body is not None:
                 self._read_before(body)
@@ -236,7 +236,7 @@ class WorkerConnection(asyncio.Protocol):
                 self.fail(self._hung_up("answered with too many bytes of headers"))
             return
         pieces = self._pieces
-        if first and self.complete:
+        if first and self.complete and not self._head_bytes:
             own = data[9:12] == b"%d" % self.status  # not that of an answer that came before it
             self._repeat = Repeat.of(data) if own and self._keep_alive else None
         if pieces:

@@ -36,6 +36,8 @@ class Spread:
         self.total = 0.0
 
     def observe(self, values: Sequence[float]) -> None:
+        if not values:
+            return
         counts = self.counts
         for place in map(bisect_left, repeat(self._bounds), values):
             counts[place] += 1
