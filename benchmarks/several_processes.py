@@ -18,6 +18,7 @@ import tempfile
 import time
 import urllib.request
 from contextlib import ExitStack
+from datetime import UTC, datetime
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent / "data_path"))
@@ -58,6 +59,7 @@ def main() -> int:
     parser.add_argument("--requests", type=int, default=6000)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--sizes", default="200B,4kB,40kB")
+    parser.add_argument("--out", type=Path, help="write the table here as well")
     parser.add_argument("--work", type=Path, default=ROOT / ".cache" / "bench", help="where programs are compiled")
     options = parser.parse_args()
     counts = [int(each) for each in options.processes.split(",")]
@@ -95,17 +97,33 @@ def main() -> int:
                     cpu_us = 1e6 * (router.cpu_s() - before_s) / options.requests
                     lost += int(seen["lost"])
                     samples.setdefault((size, count), []).append((seen["rate"], cpu_us))
-    print(f"{len(os.sched_getaffinity(0))} cores, {options.connections} connections, {options.rounds} rounds\n")
-    print("| body | processes | requests/s | ratio | CPU us a request | ratio |\n| --- | --- | --- | --- | --- | --- |")
+    head = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False
+    ).stdout.strip()
+    about = (
+        f"{datetime.now(UTC):%Y-%m-%d}, {head or 'unknown'}, {len(os.sched_getaffinity(0))} cores shared with the load "
+        f"generator and the backend, {options.connections} connections, {options.rounds} rounds of "
+        f"{options.requests:,} requests; medians"
+    )
+    lines = [
+        about,
+        "",
+        "| body | processes | requests/s | ratio | CPU us a request | ratio |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
     for size in options.sizes.split(","):
         first_rate, first_cpu = (statistics.median(column) for column in zip(*samples[size, counts[0]], strict=True))
         for count in counts:
             rate, cpu_us = (statistics.median(column) for column in zip(*samples[size, count], strict=True))
-            print(
+            lines.append(
                 f"| {size} | {count} | {rate:.0f} | {rate / first_rate:.2f} | {cpu_us:.0f} | {cpu_us / first_cpu:.2f} |"
             )
     if lost:
-        print(f"\nVOID: {lost} requests were not answered well")
+        lines += ["", f"VOID: {lost} requests were not answered well"]
+    text = "\n".join(lines)
+    print(text)
+    if options.out is not None:
+        options.out.write_text(text + "\n")
     return 1 if lost else 0
 
 

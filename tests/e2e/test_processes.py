@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -232,6 +233,23 @@ def test_the_decision_log_is_one_file_with_the_requests_of_all_processes(own_fle
 
     until(lambda: len(lines()) == 17, "a head and sixteen requests")
     assert len(list(folder.glob("*.zst"))) == 1
+
+
+def test_a_reload_reaches_all_processes(tmp_path: Path) -> None:
+    settings = tmp_path / "trieway.toml"
+    settings.write_text("[dispatch]\ntotal_timeout_s = 60\n")
+    with contextmanager(make_fleet)(tmp_path, "--config", str(settings)) as fleet:
+        before = {fleet.chat(f"before {index}").status_code for index in range(12)}
+        settings.write_text("[dispatch]\ntotal_timeout_s = 0.000001\n")
+        fleet.router.send_signal(signal.SIGHUP)
+        until(
+            lambda: {fleet.chat(f"after {index}").status_code for index in range(12)} == {504},
+            "all processes have the new limit",
+        )
+        reloads = fleet.total("trieway_config_reloads_total", result="applied")
+
+        assert before == {200}
+        assert 1 <= reloads <= 2  # by the signal, and if the leader looked at its file before that, too
 
 
 class Load:
