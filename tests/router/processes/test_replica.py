@@ -456,6 +456,22 @@ async def silent(source: int, body: Any) -> Any:
     raise RuntimeError("cannot answer")
 
 
+async def test_how_a_request_was_weighed_in_one_process_is_known_in_all(
+    hub: Hub, two: tuple[Process, Process]
+) -> None:
+    leader, other = two
+    request = RoutingRequest(request_id=RequestId("r1"), endpoint="/v1", key=key(1, 2), at_s=NOW_S)
+    choice = other.insight.steering.choose(request, other.registry.all())
+    other.insight.explainer.decided(request, choice, asked=True)
+    await hub.settle()
+
+    here, there = other.insight.recent.find("r1"), leader.insight.recent.find("r1")
+    assert here is not None
+    assert there is not None
+    assert there.weighings == here.weighings
+    assert [each.candidate is not None for each in there.weighings[0].workers] == [True, True]
+
+
 async def test_a_batch_with_something_wrong_costs_only_that(hub: Hub, two: tuple[Process, Process]) -> None:
     leader, other = two
 
