@@ -2,7 +2,9 @@
  *
  * usage: backend FIRST_PORT PORTS
  *
- * Model calls get a short fixed completion. With "stream":true they get max_tokens events (default 64), all at once, or
+ * Model calls get a short fixed completion. Their usage is what the prepared requests would cost on a worker that knows
+ * their shared prefix: a token for every 4 bytes of the body, half of them cached. Routers that learn from usage would
+ * otherwise be told that every long prompt has 100 tokens and that nothing of it was found. With "stream":true they get max_tokens events (default 64), all at once, or
  * one every `seed` x 0.1 ms when the body has a seed; then usage where the body asks for it, and [DONE]. The control routes that routers ask for answer what
  * an idle worker would. GET /stats: model calls and connections per port. Reads fixed-length and chunked bodies.
  */
@@ -28,7 +30,7 @@ struct connection {
   char *in, *out;
   size_t in_len, in_cap, out_len, out_sent, out_cap;
   int streaming, wants_usage;
-  long events_left;
+  long events_left, prompt_tokens;
   int64_t gap_ns, due_ns;
 };
 
@@ -41,13 +43,13 @@ static const char EVENT_JSON[] =
     "\"choices\":[{\"index\":0,\"delta\":{\"content\":\" token\"},\"finish_reason\":null}]}\n\n";
 static const char USAGE_JSON[] =
     "data: {\"id\":\"chatcmpl-mock\",\"object\":\"chat.completion.chunk\",\"created\":1700000000,\"model\":\"mock\","
-    "\"choices\":[],\"usage\":{\"prompt_tokens\":100,\"total_tokens\":164,\"completion_tokens\":64,"
-    "\"prompt_tokens_details\":{\"cached_tokens\":64}}}\n\n";
+    "\"choices\":[],\"usage\":{\"prompt_tokens\":%ld,\"total_tokens\":%ld,\"completion_tokens\":64,"
+    "\"prompt_tokens_details\":{\"cached_tokens\":%ld}}}\n\n";
 static const char ANSWER_JSON[] =
     "{\"id\":\"chatcmpl-mock\",\"object\":\"chat.completion\",\"created\":1700000000,\"model\":\"mock\",\"choices\":"
     "[{\"index\":0,\"message\":{\"role\":\"assistant\",\"content\":\"A short fixed answer for benchmarks of routers.\","
     "\"tool_calls\":null},\"logprobs\":null,\"finish_reason\":\"stop\",\"matched_stop\":2}],\"usage\":{\"prompt_tokens\":"
-    "100,\"total_tokens\":120,\"completion_tokens\":20,\"prompt_tokens_details\":{\"cached_tokens\":64}}}";
+    "%ld,\"total_tokens\":%ld,\"completion_tokens\":20,\"prompt_tokens_details\":{\"cached_tokens\":%ld}}}";
 
 static const char *const CONTROL[][2] = {
     {"/health", "{\"status\":\"ok\"}"},
@@ -130,7 +132,11 @@ static int stream_step(struct connection *c) {
   }
   c->streaming = 0;
   unpace(c->fd);
-  if (c->wants_usage && put_chunk(c, USAGE_JSON, sizeof USAGE_JSON - 1)) return -1;
+  if (c->wants_usage) {
+    char usage[512];
+    int n = snprintf(usage, sizeof usage, USAGE_JSON, c->prompt_tokens, c->prompt_tokens + 64, c->prompt_tokens / 2);
+    if (put_chunk(c, usage, n)) return -1;
+  }
   return put(c, "e\r\ndata: [DONE]\n\n\r\n0\r\n\r\n", 24);
 }
 
@@ -143,8 +149,12 @@ static int model_call(struct connection *c, const char *body, size_t size) {
   static const char head[] = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream; charset=utf-8\r\n"
                              "transfer-encoding: chunked\r\n\r\n";
   calls[c->port - first_port]++;
-  if (!memmem(body, size, "\"stream\":true", 13) && !memmem(body, size, "\"stream\": true", 14))
-    return put_json(c, "200 OK", ANSWER_JSON);
+  c->prompt_tokens = size / 4 + 1;
+  if (!memmem(body, size, "\"stream\":true", 13) && !memmem(body, size, "\"stream\": true", 14)) {
+    char answer[1024];
+    snprintf(answer, sizeof answer, ANSWER_JSON, c->prompt_tokens, c->prompt_tokens + 20, c->prompt_tokens / 2);
+    return put_json(c, "200 OK", answer);
+  }
   if (put(c, head, sizeof head - 1)) return -1;
   c->streaming = 1;
   c->wants_usage = memmem(body, size, "include_usage", 13) != NULL;

@@ -47,10 +47,16 @@ BODY = (
     b'{"id":"chatcmpl-mock","object":"chat.completion","created":1700000000,"model":"mock","choices":'
     b'[{"index":0,"message":{"role":"assistant","content":"A short fixed answer for benchmarks of routers.",'
     b'"tool_calls":null},"logprobs":null,"finish_reason":"stop","matched_stop":2}],"usage":{"prompt_tokens":'
-    b'100,"total_tokens":120,"completion_tokens":20,"prompt_tokens_details":{"cached_tokens":64}}}'
+    b'%d,"total_tokens":%d,"completion_tokens":20,"prompt_tokens_details":{"cached_tokens":%d}}}'
 )
-ANSWER = HEAD % len(BODY) + BODY
 STREAM_HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+def answer_to(request: bytes) -> bytes:
+    """What backend.c would say: a token for every 4 bytes, half of them cached."""
+    prompt_tokens = len(request.partition(b"\r\n\r\n")[2]) // 4 + 1
+    body = BODY % (prompt_tokens, prompt_tokens + 20, prompt_tokens // 2)
+    return HEAD % len(body) + body
 
 
 def chunk(data: bytes) -> bytes:
@@ -121,6 +127,7 @@ class Bench:
         settings.load()
         self._loop = loop
         self._requests = requests
+        self._answer = answer_to(requests[0])
         self._number = 0
         self._client = Wire()
         self._protocol = limited_protocol(64 * 2**10)(settings, ServerState(), {}, loop)
@@ -142,7 +149,7 @@ class Bench:
         raise SystemExit(f"no worker was asked: {self._client.written!r}")
 
     def one(self) -> None:
-        self.ask().protocol.data_received(ANSWER)
+        self.ask().protocol.data_received(self._answer)
         if not self._client.written[0].startswith(b"HTTP/1.1 200"):
             raise SystemExit(f"it failed: {self._client.written[0]!r}")
         self._client.written.clear()

@@ -16,6 +16,9 @@ LONG_MATCH_TOKENS = 256
 FOUND_RATIO = 0.02
 """A worker that reports less than this share of the expected match has found nothing: a page or a template's head."""
 MISSES_IN_A_ROW = 4
+MOST_MISSES = 4096
+"""A worker that goes on finding nothing was not emptied again: it has no cache, or reports something else. Each time in
+between which nothing was found it takes twice as many misses, up to this."""
 
 
 class CollapseDetector:
@@ -26,6 +29,7 @@ class CollapseDetector:
     def __init__(self, emptied: Callable[[WorkerId], None]) -> None:
         self._emptied = emptied
         self._misses: dict[WorkerId, int] = {}
+        self._needed: dict[WorkerId, int] = {}
         self._since_s: dict[WorkerId, float] = {}
 
     def observe(self, event: FleetEvent) -> None:
@@ -38,6 +42,7 @@ class CollapseDetector:
                 self._since_s[event.worker] = event.at_s
             case WorkerLeft():
                 self._misses.pop(event.worker, None)
+                self._needed.pop(event.worker, None)
                 self._since_s.pop(event.worker, None)
             case _:
                 pass
@@ -52,7 +57,10 @@ class CollapseDetector:
             return  # predicted before the cache was last emptied
         if outcome.cached_tokens > FOUND_RATIO * expected:
             self._misses.pop(worker, None)
+            self._needed.pop(worker, None)
             return
-        self._misses[worker] = self._misses.get(worker, 0) + 1
-        if self._misses[worker] >= MISSES_IN_A_ROW:
+        misses = self._misses[worker] = self._misses.get(worker, 0) + 1
+        needed = self._needed.get(worker, MISSES_IN_A_ROW)
+        if misses >= needed:
+            self._needed[worker] = min(2 * needed, MOST_MISSES)
             self._emptied(worker)

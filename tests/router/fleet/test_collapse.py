@@ -74,3 +74,27 @@ def test_a_worker_that_left_is_forgotten() -> None:
     watched.finish(1000, 0)
 
     assert watched.emptied == []
+
+
+def test_a_worker_that_goes_on_finding_nothing_is_said_to_be_emptied_ever_less_often() -> None:
+    watched = Watched()
+    said: list[int] = []
+    for number in range(8 * MISSES_IN_A_ROW):
+        watched.finish(1000, 0, at_s=2.0 + number)
+        if len(watched.emptied) > len(said):
+            said.append(number + 1)
+            watched.detector.observe(CacheCleared(worker=W, at_s=2.0 + number))
+
+    assert said == [MISSES_IN_A_ROW, 3 * MISSES_IN_A_ROW, 7 * MISSES_IN_A_ROW]
+
+
+def test_one_match_that_is_found_brings_the_old_vigilance_back() -> None:
+    watched = Watched()
+    for _ in range(MISSES_IN_A_ROW):
+        watched.finish(1000, 0)
+    watched.detector.observe(CacheCleared(worker=W, at_s=2.0))
+    watched.finish(1000, 900, at_s=3.0)
+    for _ in range(MISSES_IN_A_ROW):
+        watched.finish(1000, 0, at_s=4.0)
+
+    assert watched.emptied == [W, W]
