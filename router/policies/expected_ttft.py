@@ -1,15 +1,15 @@
 """Expected-TTFT policy: the worker where this request starts answering soonest, with what it does to others added.
 
 The cost of a worker, in seconds: prefill booked there and not yet served, waiting for KV memory, this request's own
-prefill there, and charges for the decodes it delays, for cached prompts it displaces that may be wanted, and for its
-work while others wait. Every rate is learned per worker from outcomes (expected_ttft_worker, expected_ttft_rate).
+prefill there, and charges for the decodes it delays and for cached prompts it displaces that may be wanted. What would
+wait long is better held and decided later (`room_s`; admission.held_queue says in which order). Every rate is learned per worker from outcomes (expected_ttft_worker, expected_ttft_rate).
 Not here: eligibility (fleet), retries (dispatch). The worth of each term: docs/tuning.md. Long, because what decides
 and what is learned from events read the same books.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from math import inf, isfinite
 from random import Random
 from typing import Any
@@ -17,7 +17,6 @@ from typing import Any
 import msgspec
 
 from router.policies.expected_ttft_config import ExpectedTtftConfig
-from router.policies.expected_ttft_forecast import Forecast
 from router.policies.expected_ttft_learned import TokenScale, Wanted
 from router.policies.expected_ttft_rate import SETTLED
 from router.policies.expected_ttft_state import Saved, saved_policy, take_up, take_up_shares
@@ -44,16 +43,12 @@ from router.types import (
 
 __all__ = ["TERMS", "ExpectedTtft", "ExpectedTtftConfig"]
 
-TERMS = ("wait", "memory", "prefill", "decodes", "displaced", "others")
+TERMS = ("wait", "memory", "prefill", "decodes", "displaced")
 SAME_COST = 1e-6
 """Costs closer than this, in seconds, are equal."""
 SAME_SHARE = 0.1
 """Idle workers that hold as much of a prompt are equal when their costs are this close: learned rates of like GPUs
 differ by as much, and without this an idle fleet would send everything to the one whose estimate is lowest."""
-
-
-CONTENDERS = 3
-"""Workers whose charge for others is worked out, those that cost least without it: more make no measured difference."""
 
 
 class ExpectedTtft:
@@ -64,7 +59,6 @@ class ExpectedTtft:
         self._where: dict[RequestId, Booking] = {}
         self._scale = TokenScale()
         self._wanted = Wanted()
-        self._forecast = Forecast(config.forecast_length)
         self._blank = self._new_book(WorkerId(""))
         self._answer_tokens = 300.0
         self._now_s = 0.0
@@ -77,13 +71,13 @@ class ExpectedTtft:
         weighed = self._weigh(demand, workers)
         alone = len(weighed) == 1
         best = 0 if alone else self._cheapest(weighed, workers)
-        _, free_s, own_s, found, *_ = weighed[best]
+        _, free_s, own_s, found, match_tokens, *_ = weighed[best]
         worker = workers[best].id
         return Decision(
             worker=worker,
             reason=Reason.ONLY_WORKER if alone else Reason.LOWEST_COST,
             match_blocks=found,
-            match_tokens=weighed[best][9],
+            match_tokens=match_tokens,
             expected_ttft_s=free_s + own_s,
             expected_wait_s=free_s,
             hold=0.0 < self._config.room_s < free_s,
@@ -91,19 +85,15 @@ class ExpectedTtft:
 
     def candidates(self, request: RoutingRequest, workers: Workers) -> tuple[Candidate, ...]:
         """Every worker as `select` weighs it at this moment. Reads only."""
-        demand = self._demand(request)
-        weighed = self._weigh(demand, workers)
-        costs = self._costs(weighed, range(len(weighed)), self._later_price(weighed), all_of_them=True)
+        weighed = self._weigh(self._demand(request), workers)
         return tuple(
             Candidate(
                 worker=worker.id,
                 match_tokens=match_tokens,
-                terms_s=tuple(
-                    zip(TERMS, (wait_s, memory_s, own_s, decodes_s, displaced_s, costs[index] - base_s), strict=True)
-                ),
+                terms_s=tuple(zip(TERMS, (wait_s, memory_s, own_s, decodes_s, displaced_s), strict=True)),
             )
-            for index, (worker, one) in enumerate(zip(workers, weighed, strict=True))
-            for base_s, _, own_s, _, _, wait_s, memory_s, decodes_s, displaced_s, match_tokens in (one,)
+            for worker, one in zip(workers, weighed, strict=True)
+            for _, _, own_s, _, match_tokens, wait_s, memory_s, decodes_s, displaced_s in (one,)
         )
 
     def images(self) -> Mapping[WorkerId, CacheImage]:
@@ -115,71 +105,39 @@ class ExpectedTtft:
         return {worker: image.size_blocks for worker, image in self.images().items() if image.size_blocks}
 
     def _weigh(self, demand: Demand, workers: Workers) -> list[Weighed]:
-        at_s, now_s = demand.request.at_s, self._now_s
-        if now_s < at_s < inf:
-            now_s = at_s
-        books, blank, told = self._books, self._blank, demand.request.known_match_tokens
+        request, now_s = demand.request, self._now_s
+        if now_s < request.at_s < inf:
+            now_s = request.at_s
+        books, blank, told = self._books, self._blank, request.known_match_tokens
         if told is None:
             return [books.get(worker.id, blank).weigh(demand, None, now_s) for worker in workers]
         return [books.get(worker.id, blank).weigh(demand, told.get(worker.id), now_s) for worker in workers]
 
     def _cheapest(self, weighed: Sequence[Weighed], workers: Workers) -> int:
-        """The lowest cost; equals by fewest in flight, then at random. The charge for others costs most to know, is
-        never negative and has a bound, so it is asked for only where the rest of the cost leaves a choice.
-        """
-        bases = [one[0] for one in weighed]
-        order = sorted(range(len(bases)), key=bases.__getitem__)
-        best = order[0]
-        price = self._later_price(weighed)
-        most_s = self._config.others_weight * self._forecast.most_s(weighed[best][2], price)
-        equal = [best]
-        if bases[order[1]] <= bases[best] + most_s + SAME_COST:
-            costs = self._costs(weighed, order[:CONTENDERS], price)
-            best = min(costs, key=costs.__getitem__)
-            most_s = costs[best] + SAME_COST
-            equal = [index for index, cost in costs.items() if cost <= most_s]
+        """The lowest cost; equals by fewest in flight, then at random."""
+        costs = [one[0] for one in weighed]
+        least_s = min(costs)
+        best = costs.index(least_s)
         if workers[best].in_flight == 0:
             equal = self._idle_alike(best, weighed, workers)
+        else:
+            least_s += SAME_COST
+            equal = [index for index, cost in enumerate(costs) if cost <= least_s]
         if len(equal) == 1:
             return equal[0]
-        fewest = min(workers[index].in_flight for index in equal)
+        fewest = min([workers[index].in_flight for index in equal])
         return self._rng.choice([index for index in equal if workers[index].in_flight == fewest])
-
-    def _costs(
-        self, weighed: Sequence[Weighed], order: Iterable[int], price: float, *, all_of_them: bool = False
-    ) -> dict[int, float]:
-        """All terms summed, in this order, up to the first worker that others beat without its charge for others."""
-        weight, waits_s = self._config.others_weight, self._forecast.waits_s
-        free = [one[1] for one in weighed]
-        before_s = waits_s(free, price) if weight > 0.0 else 0.0
-        charges: dict[tuple[float, float], float] = {}  # workers that are alike are worked out once
-        costs: dict[int, float] = {}
-        least = inf
-        for index in order:
-            base_s, free_s, own_s, *_ = weighed[index]
-            if base_s > least and not all_of_them:
-                break
-            charge_s = 0.0 if weight == 0.0 else charges.get((free_s, own_s))
-            if charge_s is None:
-                free[index] = free_s + own_s
-                charge_s = charges[free_s, own_s] = weight * max(0.0, waits_s(free, price) - before_s)
-                free[index] = free_s
-            costs[index] = cost = base_s + charge_s
-            if cost + SAME_COST < least:
-                least = cost + SAME_COST
-        return costs
 
     def _idle_alike(self, best: int, weighed: Sequence[Weighed], workers: Workers) -> list[int]:
         """Workers without a request that are as good as the idle `best`: nothing more is waited for or displaced, they
         hold as much of the prompt, and cost about the same. While the rate of one of two is not known, what they hold
         alone decides: only trying them can change that.
         """
-        waits = [one[1] + one[8] for one in weighed]
-        most_s = waits[best]
-        idle = [i for i, worker in enumerate(workers) if worker.in_flight == 0 and waits[i] <= most_s]
+        most_s = weighed[best][1] + weighed[best][8]
+        idle = [i for i, one in enumerate(workers) if not one.in_flight and weighed[i][1] + weighed[i][8] <= most_s]
         if len(idle) == 1:
             return idle
-        matches = {i: weighed[i][9] for i in idle}
+        matches = {i: weighed[i][4] for i in idle}
         known = [i for i in idle if self._books.get(workers[i].id, self._blank).rate.observations >= SETTLED]
         if best not in known:
             best = max(idle, key=matches.__getitem__)
@@ -191,14 +149,6 @@ class ExpectedTtft:
             for i in idle
             if matches[i] == matches[best] and (weighed[i][0] <= most_s or i not in known or best not in known)
         ]
-
-    def _later_price(self, weighed: Sequence[Weighed]) -> float:
-        """What a second of work costs those who come later: it grows with the requests that wait on the less busy half
-        of the workers. A queue that has its reasons on one worker does not make the others scarce.
-        """
-        waiting = sorted([one[4] for one in weighed])
-        half = (len(waiting) + 1) // 2
-        return self._config.later_weight * sum(waiting[:half]) / half
 
     def _ratio(self, request: RoutingRequest) -> float:
         """True tokens for each one of the key: this prompt's own where they were counted, else the model's, learned."""
@@ -279,7 +229,6 @@ class ExpectedTtft:
             if tick:
                 self._wanted.learn((end - start) * demand.block_tokens, now_s - used_s, again=True)
             start = end
-        self._forecast.dispatched(now_s, booking.own_s)
         self._where[request.request_id] = booking
 
     def _load_reported(self, event: LoadReported) -> None:

@@ -36,13 +36,11 @@ class PrefillRate:
     def seconds(self, new_tokens: float, context_tokens: float) -> float:
         """Prefill of `new_tokens` after `context_tokens` whose KV is there."""
         step, token, pair, context = self.costs
-        attention = new_tokens * context_tokens * pair
-        reading = context_tokens * context
-        return (
-            step
-            + new_tokens * (token + 0.5 * new_tokens * pair)
-            + max(attention, reading)
-        )
+        inner = step + new_tokens * (token + 0.5 * new_tokens * pair)
+        if not context_tokens:
+            return inner
+        attention, reading = new_tokens * pair, context
+        return inner + context_tokens * (attention if attention > reading else reading)
 
     def features(self, new_tokens: float, context_tokens: float) -> Costs:
         """The four terms of `seconds`, for `learn`."""

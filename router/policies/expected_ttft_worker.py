@@ -26,11 +26,10 @@ LONGEST_S = 600.0
 """No observation of one request's progress counts for more."""
 LOST_S = 30.0
 """A worker that has reported nothing running or waiting for so long has answered, or lost, whatever was sent to it."""
-Weighed = tuple[float, float, float, int, int, float, float, float, float, float]
-"""A worker's cost for one request, in seconds: all terms but the charge for others; until it is free (`wait` and
-`memory`); this request's own prefill; then the blocks matched there and the requests that wait; then the terms `wait`,
-`memory`, `decodes` and `displaced`; then the tokens expected to be cached. Flat, because one is made for every worker
-of every request.
+Weighed = tuple[float, float, float, int, float, float, float, float, float]
+"""A worker's cost for one request, in seconds: all terms; until it is free (`wait` and `memory`); this request's own
+prefill; then the blocks matched there and the tokens expected to be cached; then the terms `wait`, `memory`, `decodes`
+and `displaced`. Flat, because one is made for every worker of every request.
 """
 
 
@@ -113,41 +112,43 @@ class WorkerBook:
         config, image = self._config, self.cache.image
         prompt_tokens, block_tokens, answer_tokens = demand.prompt_tokens, demand.block_tokens, demand.answer_tokens
         blocks = demand.request.key.blocks
-        found = image.match(blocks)
-        match_tokens = self._match_tokens(demand, found, told_tokens)
-        cached = match_tokens if match_tokens < prompt_tokens else prompt_tokens - 1.0
+        found = image.match(blocks) if blocks else 0
+        if told_tokens is not None:
+            match_tokens = self._match_tokens(demand, found, told_tokens)
+        else:
+            match_tokens = found * block_tokens if found else 0.0
+        if match_tokens < prompt_tokens:
+            cached = match_tokens
+        else:
+            cached, match_tokens = prompt_tokens - 1.0, prompt_tokens
         new = prompt_tokens - cached
         own_s = self.rate.seconds(new, cached)
-        waiting = len(self.queue)
-        wait_s = self._backlog_s(now_s) if waiting or self._foreign_s else 0.0
+        queue, running = self.queue, self.running
+        wait_s = self._backlog_s(now_s) if queue or self._foreign_s else 0.0
         memory_s = displaced_s = 0.0
         capacity = image.capacity_tokens
         used_tokens = image.held_tokens + self.answers_tokens
         short_tokens = used_tokens + prompt_tokens + answer_tokens - config.memory_room * capacity
-        if short_tokens > 0.0 and (waiting or self.running):
+        if short_tokens > 0.0 and (queue or running):
             locked_tokens = image.locked(blocks, found) * block_tokens
             if short_tokens > locked_tokens:
                 memory_s = config.memory_weight * self._memory_wait_s(short_tokens - locked_tokens)
         if image.size_tokens + new + answer_tokens > capacity:
             displaced_s = self._displaced_s(new + answer_tokens, now_s) * config.displaced_weight
         decodes_s = 0.0
-        if self.running:  # answers that are held up give their memory back later, which matters as far as it is scarce
+        if running:  # answers that are held up give their memory back later, which matters as far as it is scarce
             used = used_tokens / capacity if used_tokens < capacity else 1.0
-            decodes_s = own_s * len(self.running) * used * used * config.decode_weight
+            decodes_s = own_s * len(running) * used * used * config.decode_weight
         free_s = wait_s + memory_s
-        base_s = free_s + own_s + decodes_s + displaced_s
-        return base_s, free_s, own_s, found, waiting, wait_s, memory_s, decodes_s, displaced_s, match_tokens
+        cost_s = free_s + own_s + decodes_s + displaced_s
+        return cost_s, free_s, own_s, found, match_tokens, wait_s, memory_s, decodes_s, displaced_s
 
-    def _match_tokens(self, demand: Demand, found: int, told_tokens: float | None) -> float:
+    def _match_tokens(self, demand: Demand, found: int, told_tokens: float) -> float:
         """Tokens that will be cached when the prompt is read: what the worker says, and what requests in flight there
-        bring; where it says nothing, what the image has.
+        bring.
         """
-        if told_tokens is None:
-            tokens = found * demand.block_tokens
-        else:
-            brought = self.cache.image.locked(demand.request.key.blocks, found) if found else 0
-            tokens = max(brought * demand.block_tokens, told_tokens)
-        return min(tokens, demand.prompt_tokens)
+        brought = self.cache.image.locked(demand.request.key.blocks, found) if found else 0
+        return min(max(brought * demand.block_tokens, told_tokens), demand.prompt_tokens)
 
     def _backlog_s(self, now_s: float) -> float:
         """Seconds until prefill booked before would be done. Work that is overdue counts until its first token.
