@@ -12,7 +12,7 @@ class ExpectedTtftConfig:
     capacity_tokens: int = knob(400_000, "tokens of KV cache per worker, until the worker reports or shows its own")
     capacity_blocks: int = knob(262_144, "prompt blocks remembered per worker, at most; about 150 bytes each")
     decode_weight: float = knob(0.2, "charge for delaying one running answer, as a share of the delay, on a full cache")
-    displaced_weight: float = knob(1.0, "charge for evicting cached tokens, as a share of what they may cost again")
+    displaced_weight: float = knob(0.2, "charge for evicting cached tokens, as a share of what they may cost again")
     memory_room: float = knob(0.7, "share of a KV cache in use beyond which requests are expected to wait for memory")
     memory_weight: float = knob(1.0, "how much the wait for KV memory counts")
     room_s: float = knob(
