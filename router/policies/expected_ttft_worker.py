@@ -24,6 +24,9 @@ DRAG_PRIOR_S = 2.0
 """Seconds of booked work, taken as long as booked, that what is seen of a worker's drag is weighed against."""
 LONGEST_S = 600.0
 """No observation of one request's progress counts for more."""
+LEAST_DELAY = 0.15
+"""What delaying an answer counts for while memory is plenty, of what it counts for on a full cache: without it short
+prompts crowd where answers run, and on text traffic E2E doubles (docs/tuning.md)."""
 LOST_S = 30.0
 """A worker that has reported nothing running or waiting for so long has answered, or lost, whatever was sent to it."""
 Weighed = tuple[float, float, float, int, float, float, float, float, float]
@@ -138,7 +141,7 @@ class WorkerBook:
         decodes_s = 0.0
         if running:  # answers that are held up give their memory back later, which matters as far as it is scarce
             used = used_tokens / capacity if used_tokens < capacity else 1.0
-            decodes_s = own_s * len(running) * used * used * config.decode_weight
+            decodes_s = own_s * len(running) * (LEAST_DELAY + used * used) * config.decode_weight
         free_s = wait_s + memory_s
         cost_s = free_s + own_s + decodes_s + displaced_s
         return cost_s, free_s, own_s, found, match_tokens, wait_s, memory_s, decodes_s, displaced_s

@@ -307,9 +307,9 @@ class CacheImage:
 
     @staticmethod
     def _trim(entry: Entry) -> None:
-        """Lets go of the blocks that newer entries own, once they are half of the list."""
+        """Lets go of the blocks that newer entries own, once they are a quarter of the list."""
         cut = entry.first - entry.base
-        if cut * 2 > len(entry.blocks):
+        if cut * 4 > len(entry.blocks):
             entry.blocks = entry.blocks[cut:]
             entry.base = entry.first
 
