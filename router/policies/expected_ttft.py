@@ -80,8 +80,15 @@ class ExpectedTtft:
             match_tokens=match_tokens,
             expected_ttft_s=free_s + own_s,
             expected_wait_s=free_s,
-            hold=0.0 < self._config.room_s < free_s,
+            hold=0.0 < self._config.room_s < free_s and self._is_sure(worker, weighed[best]),
         )
+
+    def _is_sure(self, worker: WorkerId, weighed: Weighed) -> bool:
+        """Whether the wait is long even without what is only guessed: a wait for memory, at a worker that has not told
+        how much it has, is no reason to keep requests from it.
+        """
+        book = self._books.get(worker, self._blank)
+        return book.cache.capacity_is_reported or weighed[5] > self._config.room_s
 
     def candidates(self, request: RoutingRequest, workers: Workers) -> tuple[Candidate, ...]:
         """Every worker as `select` weighs it at this moment. Reads only."""

@@ -527,3 +527,23 @@ def test_a_wait_longer_than_the_room_asks_for_the_request_to_be_held() -> None:
     assert second.expected_ttft_s is not None
     assert 0.5 < second.expected_wait_s < second.expected_ttft_s
     assert not build(room_s=0.0).select(request("b", chained(99), 1.0), workers).hold
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_a_wait_for_memory_holds_a_request_only_where_the_worker_has_told_how_much_it_has(*, told: bool) -> None:
+    policy, workers = build(capacity_tokens=100_000, room_s=0.1), fleet(1)
+    policy.observe(WorkerJoined(worker=workers[0].id, at_s=0.0))
+    for name in range(4):
+        asked = request(f"r{name}", chained(*range(100 * name, 100 * name + 40)), 1.0 + name)
+        worker = send(policy, asked, workers)
+        policy.observe(FirstToken(request_id=asked.request_id, worker=worker, ttft_s=0.5, at_s=1.5 + name))
+    if told:
+        load = LoadReport(
+            at_s=5.0, running=4, waiting=0, waiting_uncached_tokens=0, used_tokens=80_000, capacity_tokens=100_000
+        )
+        policy.observe(LoadReported(worker=workers[0].id, load=load, at_s=5.0))
+    decision = policy.select(request("last", chained(*range(900, 940)), 5.0), workers)
+
+    assert decision.expected_wait_s is not None
+    assert decision.expected_wait_s > 0.1
+    assert decision.hold is told
