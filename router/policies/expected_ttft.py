@@ -2,9 +2,9 @@
 
 The cost of a worker, in seconds: prefill booked there and not yet served, waiting for KV memory, this request's own
 prefill there, and charges for the decodes it delays and for cached prompts it displaces that may be wanted. What would
-wait long is better held and decided later (`room_s`; admission.held_queue says in which order). Every rate is learned per worker from outcomes (expected_ttft_worker, expected_ttft_rate).
-Not here: eligibility (fleet), retries (dispatch). The worth of each term: docs/tuning.md. Long, because what decides
-and what is learned from events read the same books.
+wait long is better held and decided later (`room_s`; admission.held_queue says in which order). Every rate is learned
+per worker from outcomes (expected_ttft_worker, expected_ttft_rate). Not here: eligibility (fleet), retries (dispatch).
+The worth of each term: docs/tuning.md. Long, because what decides and what is learned from events read the same books.
 """
 
 from __future__ import annotations

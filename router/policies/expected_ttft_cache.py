@@ -37,7 +37,8 @@ class CacheBelief:
 
     def capacity_reported(self, tokens: int) -> None:
         """The worker's own figure; absurd ones are not taken."""
-        if LEAST_TOKENS <= tokens <= MOST_TOKENS and tokens != self.base_capacity_tokens:
+        known = self.capacity_is_reported and tokens == self.base_capacity_tokens
+        if LEAST_TOKENS <= tokens <= MOST_TOKENS and not known:
             self.base_capacity_tokens = float(tokens)
             self.factor = min(self.factor, 1.0) if self.capacity_is_reported else 1.0
             self.capacity_is_reported = True

@@ -40,7 +40,7 @@ class PrefillRate:
         if not context_tokens:
             return inner
         attention, reading = new_tokens * pair, context
-        return inner + context_tokens * (attention if attention > reading else reading)
+        return inner + context_tokens * (max(reading, attention))
 
     def features(self, new_tokens: float, context_tokens: float) -> Costs:
         """The four terms of `seconds`, for `learn`."""

@@ -208,7 +208,11 @@ def test_clear_forgets_everything_and_late_calls_are_harmless() -> None:
 
 def test_evictions_are_told_with_their_first_block() -> None:
     told: list[tuple[int, float]] = []
-    image = CacheImage(3 * TOKENS, 10**6, lambda entry: told.append((entry.blocks[entry.first - entry.base], entry.tokens)))
+
+    def tell(entry: Entry) -> None:
+        told.append((entry.blocks[entry.first - entry.base], entry.tokens))
+
+    image = CacheImage(3 * TOKENS, 10**6, tell)
     old = chained([1, 2])
     image.release(image.use(old, TOKENS, 0.0).entry)
     image.use(chained([1, 3, 4]), TOKENS, 0.0)
