@@ -53,6 +53,15 @@ def positive(values: Sequence[float]) -> float:
     return sum(values) if not values or min(values) >= 0 else sum([value for value in values if value > 0])
 
 
+def _ttft_errors_s(outcomes: Sequence[Outcome]) -> list[float]:
+    """By how much each began later than was predicted; of those of which both are known."""
+    predicted_s = map(_getter("decision.expected_ttft_s"), outcomes)
+    return [
+        one.ttft_s - one.held_s - expected_s for one, expected_s in zip(outcomes, predicted_s, strict=True)
+        if expected_s is not None and one.ttft_s is not None
+    ]  # fmt: skip
+
+
 class Metrics:
     """All metrics of one app. Requests come through `backlog`; `render` is the body of `/metrics`."""
 
@@ -302,11 +311,7 @@ class _DecidedRow(_Row):
             matches = column([one for one in group if one.cached_tokens is not None], "decision.match_tokens")
         policy.cached.observe(cached)
         errors.match.observe(list(map(sub, cached, matches)))
-        timed = [one for one in group if one.ttft_s is not None]
-        predicted_s = column(timed, "decision.expected_ttft_s")
-        if len(predicted_s) == len(timed):  # one policy predicts of all its requests or of none
-            after_hold_s = map(sub, column(timed, "ttft_s"), column(timed, "held_s"))
-            errors.ttft.observe(list(map(sub, after_hold_s, predicted_s)))
+        errors.ttft.observe(_ttft_errors_s(group))
         retried = sum(column(group, "attempts")) - len(group)
         if retried:
             policy.retries.of(policy.policy).value += retried

@@ -54,6 +54,31 @@ def test_files_in_backticks_exist(page: Path) -> None:
     assert [name for name in named if "my_" not in name and not (ROOT / name).exists()] == []
 
 
+def lost_benchmarks(text: str) -> list[str]:
+    """Of the benchmarks that a text says to start, in prose or in a block, those that are no program here. A folder is
+    one when it has a __main__.py."""
+    lost = []
+    for flag, name in re.findall(r"\bpython3?\s+(-m\s+)?(benchmarks[/.][\w./]*\w)", text):
+        path = ROOT / (name.replace(".", "/") if flag else name)
+        if not any(file.is_file() for file in (path / "__main__.py", path.with_suffix(".py") if flag else path)):
+            lost.append(name)
+    return lost
+
+
+@pytest.mark.parametrize("page", [*PAGES, ROOT / "CHANGELOG.md"], ids=ids)
+def test_benchmarks_to_start_exist(page: Path) -> None:
+    assert lost_benchmarks(page.read_text("utf-8")) == []
+
+
+def test_a_benchmark_that_does_not_exist_would_be_seen() -> None:
+    there = "`python benchmarks/decision.py --scale`, `python -m benchmarks.data_path.in_process`"
+
+    assert lost_benchmarks(f"{there} `python\nbenchmarks/chaos`, `python -m benchmarks.data_path`.") == []
+    assert lost_benchmarks("`python benchmarks/decide.py`; python -m benchmarks.h200") == [
+        "benchmarks/decide.py", "benchmarks.h200"
+    ]  # fmt: skip
+
+
 @pytest.mark.parametrize("page", PAGES, ids=ids)
 def test_settings_in_backticks_exist(page: Path) -> None:
     named = [found[1] for span in spans(page) if (found := re.match(r"([a-z_]+(?:\.[a-z_]+)+)(?:$| ?=)", span))]

@@ -125,3 +125,32 @@ def test_a_request_that_was_never_decided_counts_as_ended_only() -> None:
 
     assert 'error="invalid_body",policy="prefix_match",status="400",worker=""} 1.0' in text
     assert "trieway_ttft_seconds_count{" not in text
+
+
+def test_of_requests_that_are_alike_each_with_a_prediction_counts_beside_it_without_the_time_it_was_held() -> None:
+    backlog = Backlog()
+    metrics = Metrics(Registry(lambda: 0.0), backlog)
+    for ttft_s, expected_ttft_s in ((0.25, 0.2), (0.25, None), (None, 0.2), (3.0, 1.0)):
+        backlog.add(outcome(ttft_s=ttft_s, held_s=0.0, decision=decision(expected_ttft_s=expected_ttft_s)))
+    backlog.add(outcome(ttft_s=9.0, held_s=8.5, decision=decision(expected_ttft_s=1.0)))
+    lines = metrics.render().decode().splitlines()
+
+    labels = 'policy="prefix_match",worker="w1"'
+    assert f"trieway_ttft_error_seconds_count{{{labels}}} 3.0" in lines
+    assert f'trieway_ttft_error_seconds_bucket{{le="-0.25",{labels}}} 1.0' in lines  # 0.5 s instead of 1.0
+    assert f'trieway_ttft_error_seconds_bucket{{le="0.1",{labels}}} 2.0' in lines  # 0.25 s instead of 0.2
+    assert f'trieway_ttft_error_seconds_bucket{{le="2.5",{labels}}} 3.0' in lines  # 3.0 s instead of 1.0
+
+
+def test_of_requests_that_are_alike_each_that_reports_cached_tokens_counts_beside_its_own_match() -> None:
+    backlog = Backlog()
+    metrics = Metrics(Registry(lambda: 0.0), backlog)
+    for cached_tokens, match_tokens in ((None, 5000.0), (100, 100.0), (None, 0.0), (5000, 0.0)):
+        backlog.add(outcome(cached_tokens=cached_tokens, decision=decision(match_tokens=match_tokens)))
+    lines = metrics.render().decode().splitlines()
+
+    labels = 'policy="prefix_match",worker="w1"'
+    assert f'trieway_match_error_tokens_bucket{{le="-64.0",{labels}}} 0.0' in lines
+    assert f'trieway_match_error_tokens_bucket{{le="64.0",{labels}}} 1.0' in lines
+    assert f'trieway_match_error_tokens_bucket{{le="16384.0",{labels}}} 2.0' in lines
+    assert f"trieway_expected_cached_tokens_total{{{labels}}} 100.0" in lines
