@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
 import signal
@@ -94,14 +95,14 @@ class Fleet:
         return {each["id"]: each["state"] for each in self.ask("GET", "/workers").json()["workers"]}
 
 
-def start_worker(port: int) -> subprocess.Popen[bytes]:
-    argv = ["workers", "simulate", "--port", str(port), "--speed", "20", "--log-level", "warning"]
+def start_worker(port: int, speed: float) -> subprocess.Popen[bytes]:
+    argv = ["workers", "simulate", "--port", str(port), "--speed", str(speed), "--log-level", "warning"]
     return subprocess.Popen([sys.executable, "-m", *argv], stdin=subprocess.DEVNULL)
 
 
-def make_fleet(folder: Path, *options: str) -> Iterator[Fleet]:
+def make_fleet(folder: Path, *options: str, speed: float = 20.0) -> Iterator[Fleet]:
     ports = {name: free_port() for name in ("one", "two", "three")}
-    workers = {name: (f"http://127.0.0.1:{port}", start_worker(port)) for name, port in ports.items()}
+    workers = {name: (f"http://127.0.0.1:{port}", start_worker(port, speed)) for name, port in ports.items()}
     port, log = free_port(), folder / "router.log"
     argv = ["router", "serve", "--port", str(port), "--processes", str(PROCESSES), *options]
     for name in ("one", "two"):
@@ -322,6 +323,36 @@ def test_when_the_leader_is_killed_another_probes_and_counters_do_not_fall(own_f
 
     assert fleet.total("trieway_requests_total") == 12
     assert fleet.states() == {"one": "ready", "two": "degraded"}
+
+
+def test_requests_that_all_processes_hold_go_when_one_of_a_single_process_ends(tmp_path: Path) -> None:
+    """The worker would compute for a minute; then the client leaves for whom it does, in one of the processes."""
+    long = {"model": "simulated", "messages": [{"role": "user", "content": "word " * 100_000}], "stream": True}
+    statuses: list[int] = []
+    count = 12
+    with contextmanager(make_fleet)(tmp_path, "--hold-least-s", "600", speed=0.2) as fleet:
+        assert fleet.ask("POST", "/workers/two/drain").status_code == 200
+        first = http.client.HTTPConnection(fleet.url.removeprefix("http://"), timeout=30)
+        first.request("POST", CHAT, json.dumps(long), {"content-type": "application/json"})
+        until(lambda: fleet.ask("GET", "/queue").json()["in_flight"] == 1, "the first is sent to the worker")
+        before = fleet.metric("trieway_process_requests_total")
+        threads = [
+            threading.Thread(target=lambda text=f"hello {index}": statuses.append(fleet.chat(text).status_code))
+            for index in range(count)
+        ]
+        for thread in threads:
+            thread.start()
+        until(lambda: fleet.ask("GET", "/queue").json()["held"]["held"] == count, "all others are held")
+        answered = list(statuses)
+        first.close()
+        for thread in threads:
+            thread.join()
+        after = fleet.metric("trieway_process_requests_total")
+
+    assert answered == []
+    assert statuses == [200] * count
+    assert all(after[name] > before.get(name, 0.0) for name in after)
+    assert len(after) == PROCESSES
 
 
 def test_a_router_told_to_stop_finishes_its_streams_in_all_processes(own_fleet: Fleet) -> None:

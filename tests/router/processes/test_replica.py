@@ -11,6 +11,7 @@ import pytest
 
 from outcomes import decision, key, outcome
 from router.admission.admission import AdmissionConfig
+from router.admission.held_queue import Held
 from router.admission.hold import Hold
 from router.config import load_config
 from router.errors import RouterError, WorkerTimeout
@@ -31,6 +32,7 @@ from router.processes.shared_homes import SharedHomes
 from router.processes.shared_limits import SharedAdmission
 from router.processes.totals import Totals
 from router.processes.wire import encode as _encode
+from router.request.strand import Strand
 from router.telemetry.metrics import Metrics
 from router.types import (
     AttemptFailed,
@@ -63,6 +65,8 @@ class Process:
         )
         self.heard: list[FleetEvent] = []
         self.registry.listen(self.heard.append)
+        self.hold = Hold(config.hold, lambda: NOW_S)
+        self.registry.listen(self.hold.observe, *Hold.HEARS)
         self.bus = Bus(number)
         self.totals = Totals(Metrics(self.registry, self.insight.backlog, lambda: NOW_S))
         self.homes = SharedHomes()
@@ -71,7 +75,7 @@ class Process:
             insight=self.insight,
             admission=SharedAdmission(AdmissionConfig(), lambda: NOW_S, number),
             homes=self.homes,
-            hold=Hold(config.hold, lambda: NOW_S),
+            hold=self.hold,
             policy=self.policy,
             policy_name="prefix_match",
             sinks=[self.insight.recent.ended, self.insight.desk.record, self.insight.backlog.add],
@@ -262,6 +266,31 @@ async def test_a_request_is_booked_learned_from_and_counted_in_all_processes(
     [kept] = other.insight.recent.latest(5)
     assert kept.outcome == ended
     assert [type(each) for each in other.heard][-3:] == [Dispatched, FirstToken, Finished]
+
+
+async def test_a_request_that_one_process_holds_is_decided_again_when_one_of_another_ends(
+    hub: Hub, two: tuple[Process, Process]
+) -> None:
+    leader, other = two
+    sent = leader.dispatch("r1", "one")
+    await hub.settle()
+    held, in_flight = Held(NOW_S), list[int]()
+
+    async def waits() -> None:
+        await other.hold.turn(held, decision("one", hold=True, expected_ttft_s=9.0, expected_wait_s=8.0))
+        in_flight.append(other.in_flight("one"))
+        other.hold.leave(held, 0.0)
+
+    strand = Strand(asyncio.get_running_loop())
+    strand.start(waits())
+    await leader.replica.refresh()
+    seen, told = leader.replica.held()["held"], strand.done()
+    leader.end(sent)
+    await hub.settle()
+
+    assert (seen, told) == (1, False)
+    assert in_flight == [0]  # it is asked when all of that is known, and not by the timer
+    assert strand.done()
 
 
 async def test_an_outcome_that_was_never_dispatched_is_told_whole(hub: Hub, two: tuple[Process, Process]) -> None:
