@@ -106,7 +106,7 @@ class ModelCalls:
         raw = self.raw(head, body, at_s)
         loop = asyncio.get_running_loop()
         over: asyncio.Future[None] = loop.create_future()
-        strand = Strand(loop, lambda _: over.set_result(None))
+        strand = Strand(loop, lambda _: None if over.done() else over.set_result(None))  # done: cancelled a second time
         async with cancelled_when_client_leaves(receive):
             try:
                 strand.start(self.dispatch(raw, reply, strand))

@@ -7,7 +7,7 @@ message_event), so that both kinds take their turns on one connection. Called by
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from router.errors import RouterError
 from router.request import endpoints
@@ -189,7 +189,7 @@ class ModelCall:
         if size <= JOIN_BYTES:
             self._transport.write(lines + body)
         else:
-            self._transport.writelines((lines, body))
+            write_all(self._transport, (lines, body))
         if not keep_alive and self.refused is None:
             self._transport.close()
 
@@ -205,7 +205,7 @@ class ModelCall:
         if len(data) <= JOIN_BYTES:
             transport.write(b"".join(pieces))
         else:
-            transport.writelines(pieces)
+            write_all(transport, pieces)
 
     async def drained(self) -> None:
         gate = self._gate = Gate()
@@ -234,3 +234,12 @@ class ModelCall:
     def abort(self) -> None:
         self.response_complete = True
         self._transport.abort()
+
+
+def write_all(transport: asyncio.Transport, pieces: Sequence[bytes]) -> None:
+    """Large pieces one by one: after writelines some asyncio (3.12.0 to 3.13.1, CPython gh-127655) does not tell that
+    the client reads too slowly, and the router would keep all that it does not read.
+    """
+    for piece in pieces:
+        if piece:
+            transport.write(piece)

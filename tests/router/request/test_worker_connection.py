@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Coroutine
 from typing import Any
 
+import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from router.errors import WorkerError
+from router.errors import WorkerError, WorkerHungUp, WorkerTimeout
 from router.fleet.worker import Worker
-from router.request.worker_connection import WorkerConnection
+from router.request.strand import Gate, Strand
+from router.request.worker_connection import BUFFER_BYTES, MAX_HEADER_BYTES, WorkerConnection
 from router_fakes import DONE, STREAM_HEAD, chunk, event
 
 WORKER = Worker("w1", "http://127.0.0.1:1", now_s=0.0)
@@ -20,6 +23,7 @@ class Wire:
     """A transport that goes nowhere."""
 
     aborted = False
+    reads = True
 
     def write(self, data: bytes) -> None: ...
     def abort(self) -> None:
@@ -28,13 +32,23 @@ class Wire:
     def get_write_buffer_size(self) -> int:
         return 0
 
-    def pause_reading(self) -> None: ...
-    def resume_reading(self) -> None: ...
+    def pause_reading(self) -> None:
+        self.reads = False
+
+    def resume_reading(self) -> None:
+        self.reads = True
 
 
-def connect() -> WorkerConnection:
+def connect(wire: Wire | None = None) -> WorkerConnection:
     made = WorkerConnection(lambda _: None)
-    made.connection_made(Wire())  # type: ignore[arg-type]
+    made.connection_made(wire or Wire())  # type: ignore[arg-type]
+    return made
+
+
+def asked(wire: Wire | None = None) -> WorkerConnection:
+    """One that waits for an answer."""
+    made = connect(wire)
+    made.begin(WORKER, b"POST / HTTP/1.1\r\n\r\n", b"", 0.0)
     return made
 
 
@@ -113,3 +127,191 @@ def test_an_answer_that_repeats_the_head_of_the_one_before_is_recognised() -> No
     assert (first[0], second[0], third[0]) == (b"{}", b"[1, 2]", b"{}")
     assert first[1:7] == second[1:7]
     assert (third[1], third[4][:13]) == (429, b"HTTP/1.1 429 ")
+
+
+# -- a client that is slower than the worker --------------------------------------------------------------------------
+
+CHUNKED = b"HTTP/1.1 200 X\r\ntransfer-encoding: chunked\r\n\r\n"
+MUCH = b"x" * (BUFFER_BYTES + 1)
+
+
+def test_more_than_the_buffer_is_not_read_until_somebody_takes_it() -> None:
+    wire = Wire()
+    connection = asked(wire)
+    connection.data_received(CHUNKED + chunk(b"a"))
+    before = (wire.reads, connection.waits_for_client)
+    connection.data_received(chunk(MUCH))
+    full = (wire.reads, connection.waits_for_client)
+    piece = done(connection.piece())
+
+    assert (before, full) == ((True, False), (False, True))
+    assert piece == b"a" + MUCH
+    assert (wire.reads, connection.waits_for_client) == (True, False)
+
+
+def test_who_wants_the_whole_body_has_it_read_however_long_it_is() -> None:
+    wire = Wire()
+    connection = asked(wire)
+    connection.data_received(CHUNKED + chunk(MUCH))
+    paused = not wire.reads
+    reading = connection.read()
+    reading.send(None)
+    after = wire.reads
+    connection.data_received(chunk(MUCH) + chunk(b""))
+
+    assert (paused, after, wire.reads) == (True, True, True)
+    assert done(reading) == MUCH * 2
+
+
+def test_what_was_not_read_because_the_client_was_slow_is_read_again_for_the_next_request() -> None:
+    wire = Wire()
+    connection = asked(wire)
+    connection.data_received(CHUNKED + chunk(MUCH) + chunk(b""))
+    paused = not wire.reads
+    connection.end()
+
+    assert (paused, wire.reads, connection.reusable) == (True, True, True)
+
+
+class Taker:
+    """What a stream is poured into: it is full after each piece until it is told that the client reads."""
+
+    def __init__(self) -> None:
+        self.taken: list[bytes] = []
+        self.full = False
+        self.error: Exception | None = None
+        self._gate = Gate()
+
+    def take(self, piece: bytes) -> bool:
+        if self.error is not None:
+            raise self.error
+        self.taken.append(piece)
+        return self.full
+
+    async def drained(self) -> None:
+        while self.full:
+            await self._gate
+
+    def client_reads(self) -> None:
+        self.full = False
+        self._gate.open()
+
+    def pour(self, connection: WorkerConnection) -> tuple[Strand, list[BaseException]]:
+        errors: list[BaseException] = []
+
+        async def work() -> None:
+            try:
+                await connection.pour(self.take, self.drained)
+            except (WorkerError, ValueError) as error:
+                errors.append(error)
+
+        strand = Strand(asyncio.get_running_loop())
+        strand.start(work())
+        return strand, errors
+
+
+@pytest.mark.parametrize("waits_first", [True, False])
+async def test_a_stream_stands_still_while_the_client_does_not_read_and_nothing_of_it_is_lost(
+    waits_first: bool,
+) -> None:
+    wire, taker = Wire(), Taker()
+    connection = asked(wire)
+    taker.full = True
+    if waits_first:
+        connection.data_received(CHUNKED)
+        strand, errors = taker.pour(connection)
+        connection.data_received(chunk(b"a"))
+    else:
+        connection.data_received(CHUNKED + chunk(b"a"))
+        strand, errors = taker.pour(connection)
+    paused = (wire.reads, list(taker.taken))
+    connection.data_received(chunk(b"b"))  # the transport had it already
+    still = list(taker.taken)
+    taker.client_reads()
+    connection.data_received(chunk(b"c") + chunk(b""))
+
+    assert paused == (False, [b"a"])
+    assert still == [b"a"]
+    assert taker.taken == [b"a", b"b", b"c"]
+    assert (strand.done(), errors, wire.reads) == (True, [], True)
+
+
+async def test_an_error_of_whoever_takes_the_stream_is_raised_where_it_is_poured() -> None:
+    taker = Taker()
+    connection = asked()
+    connection.data_received(CHUNKED)
+    strand, errors = taker.pour(connection)
+    taker.error = ValueError("cannot take it")
+    connection.data_received(chunk(b"a"))
+
+    assert strand.done()
+    assert errors == [taker.error]
+
+
+async def test_a_stream_whose_connection_ends_while_the_client_does_not_read_is_cut_when_it_does() -> None:
+    taker = Taker()
+    connection = asked()
+    taker.full = True
+    connection.data_received(CHUNKED + chunk(b"a"))
+    strand, errors = taker.pour(connection)
+    connection.connection_lost(None)
+    before = strand.done()
+    taker.client_reads()
+
+    assert (before, strand.done(), taker.taken) == (False, True, [b"a"])
+    assert [type(error) for error in errors] == [WorkerHungUp]
+
+
+# -- ends -----------------------------------------------------------------------------------------------------------
+
+
+def test_an_answer_of_unknown_length_ends_with_its_connection_unless_that_breaks() -> None:
+    for broken in (None, ConnectionResetError()):
+        connection = asked()
+        connection.data_received(b"HTTP/1.1 200 X\r\n\r\nhello")
+        connection.connection_lost(broken)
+        if broken is None:
+            assert done(connection.read()) == b"hello"
+        else:
+            with pytest.raises(WorkerHungUp):
+                done(connection.read())
+        connection.end()
+        assert not connection.reusable
+
+
+def test_bytes_that_nobody_asked_for_end_the_connection() -> None:
+    wire = Wire()
+    connection = connect(wire)
+    connection.data_received(b"HTTP/1.1 408 X\r\n\r\n")
+
+    assert wire.aborted
+    assert not connection.reusable
+
+
+def test_headers_without_end_are_broken_off() -> None:
+    wire = Wire()
+    connection = asked(wire)
+    connection.data_received(b"HTTP/1.1 200 X\r\nx: " + b"y" * MAX_HEADER_BYTES)
+
+    assert wire.aborted
+    with pytest.raises(WorkerHungUp, match="too many bytes of headers"):
+        done(connection.answered())
+
+
+def test_the_first_reason_why_an_exchange_failed_is_told_also_once_the_connection_is_gone() -> None:
+    connection = asked()
+    connection.fail(WorkerTimeout("first"))
+    connection.connection_lost(None)
+    connection.fail(WorkerTimeout("second"))
+    connection.close()
+
+    with pytest.raises(WorkerTimeout, match="first"):
+        done(connection.answered())
+
+
+def test_what_follows_a_chunked_body_is_no_header_of_the_answer() -> None:
+    connection = asked()
+    connection.data_received(CHUNKED + chunk(b"a") + b"0\r\nx-trailer: 1\r\n\r\n")
+
+    assert done(connection.read()) == b"a"
+    assert b"x-trailer" not in dict(connection.head.headers)
