@@ -20,7 +20,7 @@ class ExplainConfig:
     keep: int = knob(1000, "requests that can be explained afterwards")
     keep_blocks: int = knob(200_000, "prompt blocks those requests may hold together; about 40 bytes each")
     weigh_per_s: float = knob(
-        50.0, "requests a second whose candidates are written down unasked; those that ask by header always are"
+        20.0, "requests a second whose candidates are written down unasked; those that ask by header always are"
     )
 
     def __post_init__(self) -> None:
