@@ -176,7 +176,7 @@ class AsgiReply:
         self.write(body)
         self.finish()
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: bytes, chunk: bytes | None = None) -> None:
         self._messages.append({"type": "http.response.body", "body": data, "more_body": True})
 
     @property

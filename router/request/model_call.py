@@ -193,12 +193,12 @@ class ModelCall:
         if not keep_alive and self.refused is None:
             self._transport.close()
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: bytes, chunk: bytes | None = None) -> None:
         if self.disconnected or not data:
             return
         head, transport = self._head, self._transport
         if not head and self._chunked and len(data) <= JOIN_BYTES:  # an event of a stream
-            transport.write(b"%x\r\n%b\r\n" % (len(data), data))
+            transport.write(chunk or b"%x\r\n%b\r\n" % (len(data), data))
             return
         self._head = b""
         pieces = (b"%b%x\r\n" % (head, len(data)), data, b"\r\n") if self._chunked else (head, data)

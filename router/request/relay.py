@@ -176,7 +176,7 @@ async def _relay_events(
     last_s: float | None = None
     feed, write, worker = stream.feed, reply.write, answer.worker
 
-    def take(piece: bytes) -> bool:
+    def take(piece: bytes, chunk: bytes | None) -> bool:
         nonlocal first_s, last_s
         ready = feed(piece)
         if ready:
@@ -187,7 +187,7 @@ async def _relay_events(
                 first_s = last_s
                 began(first_s)
                 reply.start(answer.head, own, None)
-            write(ready)
+            write(ready, chunk if ready is piece else None)
         return reply.full
 
     try:

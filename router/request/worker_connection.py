@@ -26,8 +26,11 @@ BUFFER_BYTES = 512 * 2**10
 MAX_HEADER_BYTES = 256 * 2**10
 JOIN_BYTES = 16 * 2**10
 """Bodies up to this size are copied behind their head, which is cheaper than a second buffer."""
-Sink = Callable[[bytes], bool]
-"""Takes bytes and says whether it has enough of them for now."""
+LENGTH_DIGITS = 8
+"""A chunk whose length is told in more digits is left to the parser."""
+Sink = Callable[[bytes, bytes | None], bool]
+"""Takes bytes and says whether it has enough of them for now. Where they came as one chunk, that chunk comes with them:
+who hands them on in chunks need not write another one."""
 
 
 class WorkerConnection(asyncio.Protocol):
@@ -51,6 +54,7 @@ class WorkerConnection(asyncio.Protocol):
         self._until_close = False
         self._keep_alive = False
         self._head_bytes = 0
+        self._between_chunks = False
         self._resting = True
         self._repeat: Repeat | None = None
         self.used = False
@@ -78,6 +82,7 @@ class WorkerConnection(asyncio.Protocol):
         """Send a request."""
         self.worker = worker
         self.complete = self.began = self.heard = self._whole = self._head_parsed = self._sink_full = False
+        self._between_chunks = False
         self._error = self._sink_error = None
         self._head_bytes = 0
         self.quiet_since_s = now_s
@@ -153,7 +158,7 @@ class WorkerConnection(asyncio.Protocol):
         data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
         pieces.clear()
         self._size = 0
-        return sink(data)
+        return sink(data, None)
 
     async def read(self) -> bytes:
         """The whole body. Raises WorkerHungUp or WorkerTimeout."""
@@ -219,6 +224,22 @@ class WorkerConnection(asyncio.Protocol):
             self.close()  # nobody asked
             return
         self.heard = True
+        sink = self._sink
+        if self._between_chunks and sink is not None and not self._paused and data[-4:] == b"\n\n\r\n":
+            at = data.find(b"\r\n", 1, LENGTH_DIGITS + 2) + 2
+            if data[:at] == b"%x\r\n" % (len(data) - at - 2):  # whole events, and nothing else, in one chunk
+                try:
+                    if not sink(data[at:-2], data):
+                        return
+                    self._sink_full = True
+                    self._flow(paused=True)
+                except Exception as error:  # noqa: BLE001  whoever pours hears of it
+                    self._sink_error = error
+                self._gate.open()
+                return
+        self._parse(data)
+
+    def _parse(self, data: bytes) -> None:
         first, repeat = not self._head_parsed, self._repeat
         if repeat is not None and first and self._resting and not self._head_bytes:
             body = repeat.body(data)
@@ -230,6 +251,8 @@ class WorkerConnection(asyncio.Protocol):
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
             self.fail(self._hung_up(f"answered with what is not HTTP/1.1 ({error})"))
             return
+        if data[-2:] != b"\r\n":
+            self._between_chunks = False  # the head of the next one may have begun
         if not self._head_parsed:
             self._head_bytes += len(data)
             if self._head_bytes > MAX_HEADER_BYTES:
@@ -243,11 +266,11 @@ class WorkerConnection(asyncio.Protocol):
             self.began = True
             sink = self._sink
             if sink is not None and not self._paused:
-                data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+                piece = pieces[0] if len(pieces) == 1 else b"".join(pieces)
                 pieces.clear()
                 try:
-                    self._sink_full = sink(data)
-                except Exception as error:  # noqa: BLE001  whoever pours hears of it
+                    self._sink_full = sink(piece, None)
+                except Exception as error:  # noqa: BLE001  as above
                     self._sink_error = error
                 if self._sink_full:
                     self._flow(paused=True)
@@ -319,8 +342,15 @@ class WorkerConnection(asyncio.Protocol):
         self.status = status
         self._head_parsed = True
 
+    def on_chunk_header(self) -> None:
+        self._between_chunks = False
+
+    def on_chunk_complete(self) -> None:
+        self._between_chunks = True
+
     def on_message_complete(self) -> None:
         self._resting = True
+        self._between_chunks = False
         if not self._head_parsed:  # 100 Continue, 103 Early Hints
             return
         self.complete = True

@@ -182,7 +182,7 @@ class Taker:
         self.error: Exception | None = None
         self._gate = Gate()
 
-    def take(self, piece: bytes) -> bool:
+    def take(self, piece: bytes, chunk: bytes | None) -> bool:
         if self.error is not None:
             raise self.error
         self.taken.append(piece)
@@ -315,3 +315,111 @@ def test_what_follows_a_chunked_body_is_no_header_of_the_answer() -> None:
 
     assert done(connection.read()) == b"a"
     assert b"x-trailer" not in dict(connection.head.headers)
+
+
+# -- events that come as one chunk -------------------------------------------------------------------------------------
+
+PAYLOADS = st.sampled_from([event("a"), event("b") + event("c"), DONE, b"data: half", b" of it\n\n", b"\r\n", b"\n\n"])
+CHUNKS = st.builds(
+    lambda payload, spelling: spelling % len(payload) + b"\r\n" + payload + b"\r\n",
+    PAYLOADS,
+    st.sampled_from([b"%x", b"%x", b"%x", b"%X", b"0%x", b"%x;ext=1", b"%012x"]),
+)
+
+
+class Poured:
+    """Everything that a connection handed on of one stream, and the chunks that came with it."""
+
+    def __init__(self, connection: WorkerConnection) -> None:
+        self.connection = connection
+        self.data = b""
+        self.chunks: list[bytes] = []
+        self.full = False
+        self.failure: Exception | None = None
+        connection.begin(WORKER, b"POST / HTTP/1.1\r\n\r\n", b"", 0.0)
+        connection.data_received(STREAM_HEAD)
+        self.work = connection.pour(self.take, self.drained)
+        self.work.send(None)  # it waits
+
+    def take(self, piece: bytes, one: bytes | None) -> bool:
+        if self.failure is not None:
+            raise self.failure
+        self.data += piece
+        if one is not None:
+            assert one == chunk(piece)
+            self.chunks.append(one)
+        return self.full
+
+    async def drained(self) -> None:
+        self.full = False
+
+    def end(self) -> str | None:
+        """How it ended: None where it was whole."""
+        try:
+            self.work.send(None)
+        except StopIteration:
+            return None
+        except Exception as error:  # noqa: BLE001  this is what is asked
+            return type(error).__name__
+        finally:
+            self.work.close()
+        raise AssertionError("it waits")
+
+
+@given(st.lists(CHUNKS, max_size=8), st.lists(st.integers(1, 60), max_size=40))
+@example([chunk(event("a"))] * 3, [len(chunk(event("a")))] * 3)
+@settings(max_examples=300)
+def test_a_stream_is_handed_on_alike_however_it_is_cut(chunks: list[bytes], sizes: list[int]) -> None:
+    stream = b"".join(chunks) + b"0\r\n\r\n"
+    expected = read(connect(), [STREAM_HEAD + stream])[0]
+    poured = Poured(connect())
+    for size in sizes:
+        if stream:
+            poured.connection.data_received(stream[:size])
+            stream = stream[size:]
+    if stream:
+        poured.connection.data_received(stream)
+
+    assert poured.end() is None
+    assert poured.data == expected
+
+
+def test_whole_events_that_come_as_one_chunk_are_handed_on_as_that_chunk_unparsed() -> None:
+    poured = Poured(connect())
+    poured.connection.data_received(chunk(event("a")))
+    poured.connection._parser, parser = None, poured.connection._parser  # type: ignore[assignment]
+    poured.connection.data_received(chunk(event("b")))
+    poured.connection.data_received(chunk(event("c") + event("d")))
+    poured.connection._parser = parser
+    poured.connection.data_received(chunk(DONE) + b"0\r\n\r\n")
+
+    assert poured.end() is None
+    assert poured.chunks == [chunk(event("b")), chunk(event("c") + event("d"))]
+    assert poured.data == event("a") + event("b") + event("c") + event("d") + DONE
+
+
+def test_what_only_looks_like_a_chunk_is_left_to_the_parser() -> None:
+    for length in (b"+5", b"-1", b"0x5", b" 5", b"6"):
+        lie = length + b"\r\nabc\n\n\r\n"
+        poured = Poured(connect())
+        poured.connection.data_received(chunk(event("a")))
+        poured.connection.data_received(lie)
+
+        assert poured.chunks == []
+        if lie[:1] != b"6":  # that one is short of a byte, and may go on
+            assert poured.end() == "WorkerHungUp", lie
+        poured.work.close()
+
+
+def test_a_full_client_and_a_failing_one_stop_what_comes_in_chunks() -> None:
+    poured = Poured(connect())
+    poured.connection.data_received(chunk(event("a")))
+    poured.full = True
+    poured.connection.data_received(chunk(event("b")))
+    assert poured.connection.waits_for_client
+    poured.work.send(None)  # drained, and waits again
+    assert not poured.connection.waits_for_client
+
+    poured.failure = ValueError("the client's side")
+    poured.connection.data_received(chunk(event("c")))
+    assert poured.end() == "ValueError"
