@@ -106,8 +106,7 @@ Workers: TypeAlias = Sequence[WorkerView]
 """At least one worker, all eligible, in the order in which they joined."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Candidate:
+class Candidate(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One worker as the policy weighed it: the match it expects there and its cost, term by term, in seconds."""
 
     worker: WorkerId

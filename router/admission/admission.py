@@ -85,7 +85,7 @@ class Admission:
         if client is not ANONYMOUS:
             self._check_limits(client, now_s)
         weight = STEP**client.priority if client.priority else 1.0
-        ticket = Ticket(share, weight=weight, cost=1 + prompt_tokens / COST_TOKENS, now_s=now_s)
+        ticket = Ticket(share, weight=weight, cost=1 + prompt_tokens / COST_TOKENS, since_s=now_s)
         pushed_out = self._queue.arrive(ticket)
         if pushed_out is not None:
             self._count(QueueFull.code)

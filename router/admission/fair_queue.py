@@ -9,34 +9,31 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterator
+from typing import Literal
+
+import msgspec
 
 MAX_RETRY_AFTER_S = 60
 
 
-class Ticket:
+class Ticket(msgspec.Struct, eq=False, gc=False):
     """One request's place. `client` names who is served; `cost` is in any unit that is the same for all."""
 
-    __slots__ = ("client", "cost", "due", "since_s", "state", "weight")
-
-    def __init__(self, client: str, *, weight: float = 1.0, cost: float = 1.0, now_s: float = 0.0) -> None:
-        self.client = client
-        self.weight = weight
-        self.cost = cost
-        self.since_s = now_s
-        self.due = 0.0
-        self.state = "new"  # new, waiting, running, gone
+    client: str
+    weight: float = 1.0
+    cost: float = 1.0
+    since_s: float = 0.0
+    due: float = 0.0
+    state: Literal["new", "waiting", "running", "gone"] = "new"
 
 
-class Share:
+class Share(msgspec.Struct, eq=False, gc=False):
     """What one client has in the queue and in service, and until when its share is used up (virtual time)."""
 
-    __slots__ = ("due", "running", "waiting", "weight")
-
-    def __init__(self) -> None:
-        self.due = 0.0
-        self.waiting = 0
-        self.running = 0
-        self.weight = 1.0
+    due: float = 0.0
+    waiting: int = 0
+    running: int = 0
+    weight: float = 1.0
 
 
 class FairQueue:
@@ -113,7 +110,10 @@ class FairQueue:
             return
         ticket.state = "gone"
         if not share.running:
-            self._forget(ticket.client, share)
+            if not self.waiting and len(self._shares) == 1:  # as _forget would: nobody else is here
+                del self._shares[ticket.client]
+            else:
+                self._forget(ticket.client, share)
         if self._heap and len(self._heap) > 64 and len(self._heap) > 2 * self.waiting:
             self._heap = [entry for entry in self._heap if entry[2].state == "waiting"]
             heapq.heapify(self._heap)

@@ -11,6 +11,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
+import msgspec
+
 from router.knob import knob, require
 from router.types import ArmName, Candidate, Decision, Outcome, RequestId, WorkerId
 
@@ -29,8 +31,7 @@ class ExplainConfig:
         require(self.weigh_per_s >= 0, "must not be negative")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Weighed:
+class Weighed(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One worker as it was when the decision was made. `candidate` is None where the policy weighs nothing."""
 
     worker: WorkerId
@@ -39,8 +40,7 @@ class Weighed:
     candidate: Candidate | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Weighing:
+class Weighing(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One decision and every worker that could have been chosen."""
 
     policy: str
