@@ -136,14 +136,13 @@ def _check_messages(messages: list[Any]) -> None:
             break
     else:
         return
-    for place, message in enumerate(messages):
-        if not isinstance(message, dict):
-            raise InvalidField(
-                f"messages[{place}] must be an object with 'role' and 'content', not {json_type(message)}.",
-                param=f"messages[{place}]",
-            )
-        if not isinstance(message.get("role"), str):
-            raise InvalidField(f"messages[{place}] needs a 'role': a string.", param=f"messages[{place}].role")
+    place = next(count for count, each in enumerate(messages) if each is message)
+    if type(message) is not dict:
+        raise InvalidField(
+            f"messages[{place}] must be an object with 'role' and 'content', not {json_type(message)}.",
+            param=f"messages[{place}]",
+        )
+    raise InvalidField(f"messages[{place}] needs a 'role': a string.", param=f"messages[{place}].role")
 
 
 _LOGPROB_FIELDS = frozenset({"return_logprob", "logprob_start_len"})

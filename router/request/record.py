@@ -90,8 +90,8 @@ class Recorder:
         )
 
 
-def _itl_mean_s(result: Relayed) -> float | None:
+def _itl_mean_s(result: Relayed) -> float:
     """Mean seconds between its events, of which there must be two."""
-    if result.first_s is None or result.last_s is None:
-        return None
+    assert result.first_s is not None
+    assert result.last_s is not None
     return (result.last_s - result.first_s) / (result.events - 1)

@@ -175,14 +175,14 @@ async def _relay_events(
     first_s: float | None = None
     last_s: float | None = None
     feed, write, worker = stream.feed, reply.write, answer.worker
+    assert worker is not None
 
     def take(piece: bytes, chunk: bytes | None) -> bool:
         nonlocal first_s, last_s
         ready = feed(piece)
         if ready:
             last_s = clock()
-            if worker is not None:
-                worker.heard_s = last_s
+            worker.heard_s = last_s
             if first_s is None:
                 first_s = last_s
                 began(first_s)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from typing import Any
 
 import pytest
@@ -83,3 +85,25 @@ def test_a_template_that_fails_or_reaches_out_is_refused(source: str) -> None:
 def test_a_template_that_is_none_is_a_value_error() -> None:
     with pytest.raises(ValueError, match="cannot be compiled"):
         ChatTemplate("{% for %}", {})
+
+
+def test_the_reasoning_effort_is_the_templates_unless_its_own_arguments_say_another() -> None:
+    template = ChatTemplate("{{ reasoning_effort }}", {})
+    body: dict[str, Any] = {"messages": [user("a")], "reasoning_effort": "low"}
+
+    assert template.render(body) == "low"
+    assert template.render({**body, "chat_template_kwargs": {"reasoning_effort": "high"}}) == "high"
+
+
+@pytest.mark.parametrize("call", ["text", {"id": "1"}, {"function": {"name": "f", "arguments": {"city": "Bern"}}}])
+def test_a_tool_call_of_another_shape_is_the_templates_to_understand(call: Any) -> None:
+    asked = {"role": "assistant", "content": "", "tool_calls": [call]}
+    template = ChatTemplate("{{ messages[0].tool_calls[0] | tojson }}", {})
+
+    assert json.loads(template.render({"messages": [asked, user("a")]})) == call
+
+
+def test_a_template_may_ask_for_the_date() -> None:
+    template = ChatTemplate("{{ strftime_now('%Y-%m') }}", {})
+
+    assert re.fullmatch(r"\d{4}-\d\d", template.render({"messages": [user("a")]}))

@@ -9,6 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
+from router.request.exact import ExactMatch, ExactMatcher
 from router_fakes import DONE, STREAM_HEAD, Call, answer, chunk, config, event, running, upstream
 
 CHAT = "/v1/chat/completions"
@@ -280,3 +281,31 @@ async def test_a_body_past_the_limit_is_refused_before_it_is_read() -> None:
     assert [declared.status_code, chunked.status_code] == [413, 413]
     assert "--max-body-bytes" in declared.json()["error"]["message"]
     assert not worker.calls
+
+
+async def test_with_one_attempt_a_refusal_is_handed_on_and_nobody_else_is_asked(chat: dict[str, Any]) -> None:
+    script = answer({"message": "busy"}, 503)
+    async with upstream(script) as one, upstream(script) as two:
+        async with running(config(one.url, two.url, dispatch={"max_attempts": 1})) as router:
+            reply = await router.client.post(CHAT, json=chat)
+
+    assert (reply.status_code, reply.json()) == (503, {"message": "busy"})
+    assert len(one.calls) + len(two.calls) == 1
+
+
+async def test_what_a_worker_counted_is_told_to_whoever_counted_before(
+    chat: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    match, told = ExactMatch(kind=CHAT, prompt_tokens=7, match_tokens={}), list[tuple[ExactMatch, int | None]]()
+
+    async def found(self: ExactMatcher, parsed: object) -> ExactMatch:
+        return match
+
+    monkeypatch.setattr(ExactMatcher, "match", found)
+    monkeypatch.setattr(ExactMatcher, "reported", lambda self, *what: told.append(what))
+    usage = {"prompt_tokens": 9, "completion_tokens": 1, "total_tokens": 10}
+    script = answer({"id": "x", "choices": [], "usage": usage})
+    async with upstream(script) as worker, running(config(worker.url, exact={"enabled": True})) as router:
+        await router.client.post(CHAT, json=chat)
+
+    assert told == [(match, 9)]

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from router.admission.door import Door
 from router.app import create_app
 from router.asgi import ASGIApp
 from router.request import dispatch, endpoints, relay
@@ -105,9 +106,9 @@ class Exchange:
 
 
 @asynccontextmanager
-async def over_asgi(url: str, **sections: Any) -> AsyncIterator[ASGIApp]:
+async def over_asgi(url: str, door: Door | None = None, **sections: Any) -> AsyncIterator[ASGIApp]:
     """The app in front of one worker, which is ready; without a server."""
-    app = create_app(config(url, **sections))
+    app = create_app(config(url, **sections), door=door)
     messages: asyncio.Queue[Any] = asyncio.Queue()
     said: asyncio.Queue[Any] = asyncio.Queue()
     life = asyncio.ensure_future(app({"type": "lifespan"}, messages.get, said.put))
@@ -294,3 +295,14 @@ async def test_a_bug_of_ours_is_told_as_ours_with_the_id_to_look_for(
     assert (one.status, one.code, next_one.status) == (500, "internal_error", 200)
     assert "ZeroDivisionError. Request id mine." in one.body.decode()
     assert "request mine failed inside the router" in caplog.text
+
+
+async def test_what_comes_after_the_door_was_closed_is_sent_elsewhere() -> None:
+    door = Door()
+    async with upstream() as worker, over_asgi(worker.url, door) as app:
+        before = await Exchange(app, BODY).end()
+        door.close()
+        after = await Exchange(app, BODY).end()
+
+    assert (before.status, after.status, after.code) == (200, 503, "router_stopping")
+    assert len(worker.calls) == 1

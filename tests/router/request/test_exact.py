@@ -161,3 +161,26 @@ async def test_a_configured_tokenizer_that_is_missing_stops_the_start(tmp_path: 
             known.check()
         with pytest.raises(ConfigError):
             await known.load()
+
+
+async def test_without_a_configured_tokenizer_there_is_nothing_to_check_or_load() -> None:
+    async with matcher({A: 1}) as known:
+        known.check()
+        await known.load()
+        known._registry.add("http://a", "a")  # nothing is known of it yet
+
+        assert await known.match(call(text="hello")) is None
+
+
+async def test_a_configured_tokenizer_is_that_of_every_worker(tmp_path: Path) -> None:
+    tokenizers = pytest.importorskip("tokenizers", reason="needs the extra 'exact'")
+    tokenizers.Tokenizer(tokenizers.models.WordLevel({"hello": 0}, unk_token="hello")).save(
+        str(tmp_path / "tokenizer.json")
+    )
+    async with matcher({A: 1}, tokenizer=str(tmp_path)) as known:
+        known.check()
+        await known.load()
+        found = await known.match(call(text="hello"))
+
+    assert found is not None
+    assert found.prompt_tokens == 1

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -69,3 +71,76 @@ async def test_a_get_of_a_worker_that_is_not_there_says_so() -> None:
     async with forwarder() as forward:
         with pytest.raises(WorkerUnreachable):
             await forward.get(at(url), "/v1/loads", 20.0)
+
+
+async def test_a_connection_that_its_worker_closed_while_unused_is_not_used_again() -> None:
+    async def once(call: Call, writer: asyncio.StreamWriter) -> None:
+        await answer(b"[1]")(call, writer)
+        writer.close()
+
+    async with upstream() as server, forwarder() as forward, asyncio.timeout(20):
+        server.gets["/x"] = once
+        worker = at(server.url)
+        await forward.get(worker, "/x", 20.0)
+        while forward._open:
+            await asyncio.sleep(0.01)
+        kept = len(forward._place(worker).idle)
+        again = await forward.get(worker, "/x", 20.0)
+
+    assert (kept, again) == (1, (200, b"[1]"))
+    assert server.connections == 2
+
+
+async def test_a_connection_that_nobody_used_for_long_is_closed() -> None:
+    made = Forwarder(ForwardConfig(keepalive_s=0.01))
+    await made.start()
+    async with upstream() as server, asyncio.timeout(20):
+        server.gets["/x"] = answer(b"[1]")
+        await made.get(at(server.url), "/x", 20.0)
+        while made._open or made._place(at(server.url)).idle:
+            await asyncio.sleep(0.01)
+        await made.close()
+
+
+@pytest.mark.parametrize("ends", ["well", "badly"])
+async def test_an_answer_that_comes_as_its_asker_gives_up_is_nobodys(ends: str) -> None:
+    asked = asyncio.Event()
+
+    async def hang(call: Call, writer: asyncio.StreamWriter) -> None:
+        asked.set()
+        await call.left()
+
+    async with upstream() as server, forwarder() as forward, asyncio.timeout(20):
+        server.gets["/x"] = hang
+        asking = asyncio.ensure_future(forward.get(at(server.url), "/x", 20.0))
+        await asked.wait()
+        [connection] = forward._open
+        asking.cancel()
+        if ends == "well":
+            connection.data_received(b"HTTP/1.1 200 X\r\ncontent-length: 0\r\n\r\n")
+        else:
+            connection.fail(WorkerTimeout("too late"))
+        with pytest.raises(asyncio.CancelledError):
+            await asking
+
+
+async def test_a_worker_that_lets_nobody_in_is_given_up_in_time() -> None:
+    made = Forwarder(ForwardConfig(connect_timeout_s=0.05))
+    await made.start()
+    with socket.socket() as full, contextlib.ExitStack() as waiting:
+        full.bind(("127.0.0.1", 0))
+        full.listen(0)
+        for _ in range(4):  # Linux lets in one more than it was told, and then nobody
+            other = waiting.enter_context(socket.socket())
+            other.setblocking(False)
+            other.connect_ex(full.getsockname())
+        with pytest.raises(WorkerUnreachable, match=r"within 0\.05 s"):
+            await made.get(at(f"http://127.0.0.1:{full.getsockname()[1]}"), "/x", 20.0)
+    await made.close()
+
+
+async def test_a_forwarder_that_was_not_started_says_so_and_can_be_closed() -> None:
+    made = Forwarder(ForwardConfig())
+    with pytest.raises(RuntimeError, match="not awaited"):
+        await made.send(at("http://127.0.0.1:1"), b"/", b"", b"")
+    await made.close()

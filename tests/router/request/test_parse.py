@@ -29,6 +29,8 @@ def test_what_is_no_json_object_is_refused(body: bytes) -> None:
         (b'{"messages": []}', "messages"),
         (b'{"messages": [3]}', "messages[0]"),
         (b'{"messages": [{"content": "x"}]}', "messages[0].role"),
+        (GOOD[:-1] + b', {"role": 7}]}', "messages[1].role"),
+        (GOOD[:-1] + b', [], {"role": 7}]}', "messages[1]"),
         (GOOD + b', "model": 7}', "model"),
         (GOOD + b', "stream": "yes"}', "stream"),
     ],
@@ -91,3 +93,10 @@ def test_what_would_end_a_workers_scheduler_is_refused_before_it_gets_there(body
 )
 def test_log_probabilities_that_workers_can_give_pass(body: bytes) -> None:
     assert parsed(body, "/generate").body
+
+
+def test_a_session_or_limit_of_the_wrong_type_is_the_workers_to_refuse() -> None:
+    odd = parsed(GOOD + b', "user": 7, "session_id": "", "max_tokens": "many", "max_completion_tokens": -1}')
+    native = parsed(b'{"text": "x", "sampling_params": {"max_new_tokens": null}}', "/generate")
+
+    assert (odd.session, odd.max_output_tokens, native.max_output_tokens) == (None, None, None)

@@ -114,3 +114,7 @@ def test_no_odd_content_breaks_it(odd: Any) -> None:
         ("/generate", {"text": [odd], "image_data": odd}),
     ):
         assert key(body, path).prompt_tokens >= 0
+
+
+def test_a_prompt_that_is_not_there_is_empty_text() -> None:
+    assert CANONICAL["/generate"]({}) == (b"text", b"")

@@ -13,6 +13,7 @@ pytest.importorskip("tokenizers", reason="needs the extra 'exact'")
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 from router.errors import ConfigError
+from router.request import prompt_tokens
 from router.request.parse import parse
 from router.request.prompt_tokens import check_tokenizer, load_tokenizer, needs_tokenizer, tokens_of
 
@@ -93,3 +94,11 @@ def test_a_tokenizer_that_is_missing_or_damaged_is_one_clear_error(folder: Path,
     (folder / "tokenizer.json").write_text("{")
     with pytest.raises(ConfigError, match="cannot be loaded"):
         load_tokenizer(folder)
+
+
+def test_without_the_extra_that_reads_tokenizers_the_message_says_what_to_install(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(prompt_tokens, "find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match=r"pip install 'trieway\[exact\]'"):
+        check_tokenizer(folder)

@@ -106,3 +106,12 @@ def test_a_client_that_asked_sees_the_usage_chunk() -> None:
     stream = EventStream("/v1/chat/completions")
 
     assert stream.feed(event(CHUNK) + DONE) == event(CHUNK) + DONE
+
+
+def test_an_event_that_tells_usage_beside_other_things_is_not_hidden() -> None:
+    stream = EventStream("/v1/chat/completions", hide_usage=True)
+    told = b'data: {"choices":[{"delta":{}}],"usage":{"prompt_tokens":1}}\n\n'
+    named = b'event: x\ndata: {"choices":[],"usage":{"prompt_tokens":1}}\n\n'
+
+    assert stream.feed(told) == told
+    assert stream.feed(named) == named
