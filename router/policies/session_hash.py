@@ -47,10 +47,10 @@ class SessionHash:
         ranked = sorted(workers, key=lambda worker: xxh3_64_intdigest(f"{worker.id}\0{name}"), reverse=True)
         mean = (sum(worker.in_flight for worker in workers) + 1) / len(workers)
         bound = max(ceil(mean * self._config.load_factor), self._config.min_in_flight)
-        for rank, worker in enumerate(ranked):
-            if worker.in_flight < bound:
-                return Decision(worker=worker.id, reason=Reason.SESSION_OVERFLOW if rank else Reason.SESSION)
-        return Decision(worker=ranked[0].id, reason=Reason.SESSION)
+        worker = next(worker for worker in ranked if worker.in_flight < bound)  # not all are above their mean
+        return Decision(
+            worker=worker.id, reason=Reason.SESSION if worker is ranked[0] else Reason.SESSION_OVERFLOW
+        )
 
     def observe(self, event: FleetEvent) -> None:
         """Nothing to learn: the hash remembers."""
