@@ -46,3 +46,15 @@ def test_no_observation_takes_a_cost_out_of_its_range(seen: list[tuple[float, fl
 
     assert TOKEN_S / RANGE * 0.99 <= rate.costs[1] <= TOKEN_S * RANGE * 1.01
     assert rate.seconds(1000, 0) > 0.0
+
+
+@pytest.mark.parametrize("took_s", [2e-4, 3000.0])
+def test_a_worker_that_is_always_absurd_takes_its_costs_to_the_edge_of_their_range_and_no_further(
+    took_s: float,
+) -> None:
+    rate = PrefillRate()
+    for _ in range(2000):
+        rate.learn(rate.features(8000, 0), took_s)
+    edge = TOKEN_S / RANGE if took_s < 1.0 else TOKEN_S * RANGE
+
+    assert rate.costs[1] == pytest.approx(edge)

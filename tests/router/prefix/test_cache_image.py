@@ -218,3 +218,23 @@ def test_evictions_are_told_with_their_first_block() -> None:
     image.use(chained([1, 3, 4]), TOKENS, 0.0)
 
     assert told == [(old[1], TOKENS)]
+
+
+def test_a_prompt_that_is_let_go_twice_is_let_go_once() -> None:
+    image = CacheImage(1e9, 10**6)
+    first, second = (image.use(chained(blocks), TOKENS, 0.0).entry for blocks in ([1], [2]))
+    image.release(first)
+    image.release(second)
+    image.release(first)
+    image.forget_until(first.used_at)
+
+    assert (image.match(chained([1])), image.match(chained([2]))) == (0, 1)
+
+
+def test_all_that_nobody_holds_may_be_forgotten_at_once() -> None:
+    image = CacheImage(1e9, 10**6)
+    image.release(image.use(chained([1, 2]), TOKENS, 0.0).entry)
+    image.use(chained([3]), TOKENS, 0.0)
+    image.forget_until(10**9)
+
+    assert (image.match(chained([1, 2])), image.match(chained([3]))) == (0, 1)
