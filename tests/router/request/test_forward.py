@@ -59,8 +59,8 @@ async def test_a_worker_that_does_not_answer_a_get_in_time_is_hung_up_on() -> No
 
     async with upstream() as server, forwarder() as forward:
         server.gets["/v1/loads"] = silence
-        with pytest.raises(WorkerTimeout, match=r"within 0\.05 s"):
-            await forward.get(at(server.url), "/v1/loads", 0.05)
+        with pytest.raises(WorkerTimeout, match=r"within 0\.5 s"):
+            await forward.get(at(server.url), "/v1/loads", 0.5)
         async with asyncio.timeout(20.0):
             await hung_up.wait()
 
@@ -134,7 +134,7 @@ async def test_a_worker_that_lets_nobody_in_is_given_up_in_time() -> None:
             other = waiting.enter_context(socket.socket())
             other.setblocking(False)
             other.connect_ex(full.getsockname())
-        with pytest.raises(WorkerUnreachable, match=r"within 0\.05 s"):
+        with pytest.raises(WorkerUnreachable, match=r"within 0\.5 s"):
             await made.get(at(f"http://127.0.0.1:{full.getsockname()[1]}"), "/x", 20.0)
     await made.close()
 
