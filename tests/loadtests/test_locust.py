@@ -93,7 +93,7 @@ def test_a_master_without_a_target_says_so_and_sends_its_workers_home() -> None:
         locust(*common, "--master", "-t", "5s", "--master-bind-port", port) as master,
         locust(*common, "--worker") as worker,
     ):
-        _, said = master.communicate(timeout=30)
+        _, said = master.communicate(timeout=60)
         worker.communicate(timeout=30)
 
     assert master.returncode == 1
