@@ -85,9 +85,12 @@ class ExpectedTtft:
 
     def _is_sure(self, worker: WorkerId, weighed: Weighed) -> bool:
         """Whether the wait is long even without what is only guessed: a wait for memory, at a worker that has not told
-        how much it has, is no reason to keep requests from it.
+        how much it has, is no reason to keep requests from it, and neither are answers that come whole, whose prefill
+        nobody sees end, unless the worker says that requests wait there.
         """
         book = self._books.get(worker, self._blank)
+        if book.unstreamed and not book.says_waiting:
+            return False
         return book.cache.capacity_is_reported or weighed[5] > self._config.room_s
 
     def candidates(self, request: RoutingRequest, workers: Workers) -> tuple[Candidate, ...]:

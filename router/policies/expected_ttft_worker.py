@@ -79,8 +79,8 @@ class WorkerBook:
     __slots__ = (
         "_config", "_credit_s", "_drained_in_s", "_drained_s", "_foreign_at_s", "_foreign_s",
         "_group_end_s", "_group_start_s", "_group_terms", "_idle_since_s", "_queued_s", "_running_tokens", "_since_s",
-        "_unstreamed", "_wanted", "_worker", "answer_s", "answers_tokens", "cache", "decode_step_s", "queue", "rate",
-        "running",
+        "_wanted", "_worker", "answer_s", "answers_tokens", "cache", "decode_step_s", "queue", "rate", "running",
+        "says_waiting", "unstreamed",
     )  # fmt: skip
 
     def __init__(self, worker: WorkerId, config: ExpectedTtftConfig, wanted: Wanted) -> None:
@@ -92,7 +92,8 @@ class WorkerBook:
         self.queue: dict[RequestId, Booking] = {}
         self.running: dict[RequestId, Booking] = {}
         self._running_tokens = 0.0  # of their prompts and answers
-        self._unstreamed = 0  # of those in the queue
+        self.unstreamed = 0  # of those in the queue
+        self.says_waiting = False  # its last report
         self.answers_tokens = 0.0  # room that requests in flight may need for their answers
         self.answer_s = 2.0  # decoding of a mean answer by itself: 300 tokens at 7 ms, until it is learned
         self.decode_step_s = 0.007
@@ -204,7 +205,7 @@ class WorkerBook:
 
     def dispatched(self, demand: Demand, told_tokens: float | None, at_s: float) -> Booking:
         """Book a request that was sent here."""
-        if self._unstreamed:
+        if self.unstreamed:
             self._assume_read(at_s)
         request, block_tokens, prompt_tokens = demand.request, demand.block_tokens, demand.prompt_tokens
         blocks = request.key.blocks
@@ -224,7 +225,7 @@ class WorkerBook:
             self._credit_s = 0.0
         self._idle_since_s = None
         self.queue[request.request_id] = booking
-        self._unstreamed += not booking.stream
+        self.unstreamed += not booking.stream
         self._queued_s += booking.own_s
         self.answers_tokens += booking.answer_tokens
         return booking
@@ -282,6 +283,7 @@ class WorkerBook:
         does not know of any more is taken off.
         """
         self.cache.capacity_reported(report.capacity_tokens)
+        self.says_waiting = report.waiting > 0
         if report.running or report.waiting:
             self._idle_since_s = None
         elif self._idle_since_s is None:
@@ -315,7 +317,7 @@ class WorkerBook:
 
     def _assume_read(self, at_s: float) -> None:
         """An answer that is not streamed comes whole: nothing tells when its prompt was read, so booked time does."""
-        while self._unstreamed:
+        while self.unstreamed:
             head = next(iter(self.queue.values()))
             read_s = max(self._since_s, head.dispatched_s) + head.own_s
             if head.stream or read_s > at_s:
@@ -327,7 +329,7 @@ class WorkerBook:
 
     def _dequeue(self, booking: Booking) -> None:
         del self.queue[booking.request.request_id]
-        self._unstreamed -= not booking.stream
+        self.unstreamed -= not booking.stream
         self._queued_s = max(0.0, self._queued_s - booking.own_s) if self.queue else 0.0
 
     def _run(self, booking: Booking) -> None:

@@ -529,6 +529,21 @@ def test_a_wait_longer_than_the_room_asks_for_the_request_to_be_held() -> None:
     assert not build(room_s=0.0).select(request("b", chained(99), 1.0), workers).hold
 
 
+@pytest.mark.parametrize(("stream", "waiting", "hold"), [(True, 0, True), (False, 0, False), (False, 3, True)])
+def test_answers_that_come_whole_hold_others_only_where_the_worker_says_that_requests_wait(
+    *, stream: bool, waiting: int, hold: bool
+) -> None:
+    """Nothing shows when their prompts were read: a worker that is faster than is known would be kept idle."""
+    policy, workers = build(room_s=0.5), fleet(1)
+    send(policy, replace(request("a", chained(*range(400)), 1.0), stream=stream), workers)
+    load = LoadReport(
+        at_s=1.1, running=1, waiting=waiting, waiting_uncached_tokens=None, used_tokens=0, capacity_tokens=10**7
+    )
+    policy.observe(LoadReported(worker=workers[0].id, load=load, at_s=1.1))
+
+    assert policy.select(request("b", chained(99), 1.1), workers).hold is hold
+
+
 @pytest.mark.parametrize("told", [True, False])
 def test_a_wait_for_memory_holds_a_request_only_where_the_worker_has_told_how_much_it_has(*, told: bool) -> None:
     policy, workers = build(capacity_tokens=100_000, room_s=0.1), fleet(1)
