@@ -4,9 +4,6 @@ state, watches the configuration. A single process leads itself; of several, one
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
-from typing import Any
-
 import httpx
 
 from router.clock import Clock
@@ -17,10 +14,9 @@ from router.fleet.judge import Judge
 from router.fleet.load import Get, LoadMonitor
 from router.fleet.registry import Registry
 from router.insight import Insight
+from router.spawn import Spawn
 from router.state.keeper import StateKeeper
 from router.state.reload import Reloader
-
-Spawn = Callable[[Coroutine[Any, Any, None]], object]
 
 
 class Lead:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Coroutine
 from typing import Any
 
 import httpx
@@ -23,11 +22,11 @@ from router.fleet.registry import Registry
 from router.fleet.server_info import facts_of
 from router.fleet.vitals import HealthConfig
 from router.fleet.worker import Worker, WorkerState
+from router.spawn import Spawn
 from router.types import AttemptFailed, FleetEvent, WorkerId, WorkerJoined, WorkerLeft
 
 log = logging.getLogger(__name__)
 
-Spawn = Callable[[Coroutine[Any, Any, None]], object]
 
 
 class HealthMonitor:

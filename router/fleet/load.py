@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,11 +19,11 @@ from router.errors import WorkerError
 from router.fleet.registry import Registry
 from router.fleet.worker import Worker, WorkerState
 from router.knob import knob, require
+from router.spawn import Spawn
 from router.types import FleetEvent, LoadReport, WorkerId, WorkerJoined
 
 log = logging.getLogger(__name__)
 
-Spawn = Callable[[Coroutine[Any, Any, None]], object]
 Get = Callable[[Worker, str, float], Awaitable[tuple[int, bytes]]]
 """Asks a worker for a path, within so many seconds; status and body. Raises WorkerError."""
 PATH = "/v1/loads?include=core"

@@ -22,7 +22,6 @@ log = logging.getLogger(__name__)
 UNSENT_BYTES = 32 * 2**20
 """What may wait for a parent that is too slow; events past it are dropped."""
 Handler = Callable[[int, Any], Awaitable[Any]]
-Write = Callable[[bytes], object]
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder().decode
 

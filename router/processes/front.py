@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from router.asgi import ASGIApp, Receive, Scope, Send
+from router.asgi import ASGIApp, Receive, Scope, Send, read_body
 from router.errors import BodyTooLarge, ProcessGone, RouterError
 from router.processes.bus import Bus
 from router.processes.replica import Replica
@@ -37,7 +37,10 @@ class Front:
             await self._inner(scope, receive, send)
             return
         try:
-            status, headers, body = await self._answer(scope, await _read(receive))
+            told = await read_body(receive, MAX_BODY_BYTES, _too_large)
+            if told is None:
+                return  # the client left while sending
+            status, headers, body = await self._answer(scope, told)
         except RouterError as error:
             status, headers, body = error.status, [(b"content-type", b"application/json")], error.body()
         headers = [each for each in headers if each[0] != b"content-length"]
@@ -111,17 +114,5 @@ def _is_led(path: str) -> bool:
     return any(path == each or path.startswith(each + "/") for each in LED)
 
 
-async def _read(receive: Receive) -> bytes:
-    pieces: list[bytes] = []
-    size = 0
-    while True:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            return b"".join(pieces)
-        piece: bytes = message.get("body", b"")
-        size += len(piece)
-        if size > MAX_BODY_BYTES:
-            raise BodyTooLarge(f"The body is over the limit of {MAX_BODY_BYTES:,} bytes.")
-        pieces.append(piece)
-        if not message.get("more_body", False):
-            return b"".join(pieces)
+def _too_large() -> RouterError:
+    return BodyTooLarge(f"The body is over the limit of {MAX_BODY_BYTES:,} bytes.")

@@ -20,10 +20,11 @@ from router.policies import Policy
 from router.processes.bus import Bus
 from router.processes.front import Front
 from router.processes.parts import Parts
-from router.processes.replica import Replica, Spawn
+from router.processes.replica import Replica
 from router.processes.shared_homes import SharedHomes
 from router.processes.shared_limits import SharedAddresses, SharedAdmission
 from router.processes.totals import Totals
+from router.spawn import Spawn
 from router.state.live import Live
 from router.state.reload import Reloader
 from router.telemetry.metrics import Metrics

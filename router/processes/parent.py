@@ -21,6 +21,7 @@ from typing import Any
 
 import msgspec
 
+from router.obstacle import family_of
 from router.processes.backoff import Backoff
 from router.processes.frame import HELLO, PARENT, PEERS, READY, Frames, pack
 from router.processes.relay import Relay
@@ -42,7 +43,7 @@ _encode = msgspec.msgpack.Encoder().encode
 
 def listen_on(host: str, port: int, count: int) -> list[socket.socket]:
     """So many sockets on one port, among which the kernel divides connections. They do not listen yet."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    family = family_of(host)
     sockets: list[socket.socket] = []
     for _ in range(count):
         sock = socket.socket(family)

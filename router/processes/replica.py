@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from typing import Any
 
 from msgspec.structs import replace
@@ -24,6 +24,7 @@ from router.processes.elsewhere import Elsewhere
 from router.processes.fleet_rows import Follower, Row, row_of
 from router.processes.open_requests import Open
 from router.processes.parts import Parts
+from router.spawn import Spawn
 from router.telemetry.recent_requests import Weighing
 from router.types import (
     AttemptFailed,
@@ -51,7 +52,6 @@ WHOLE_BEATS = 10
 SNAPSHOT_S = 60.0
 SETTLE_S = 1.0
 FIGURES_S = 0.5
-Spawn = Callable[[Coroutine[Any, Any, None]], object]
 
 
 class Replica:

@@ -11,7 +11,6 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from router.admission.admission import Admission, AdmissionConfig
-from router.admission.rate import Bucket
 from router.clock import Clock
 from router.security.client import Client
 
@@ -123,9 +122,6 @@ class SharedAdmission(Admission):
         if client.rate_per_s is not None:
             count, _ = self._taken.get(client.name, (0, 0.0))
             self._taken[client.name] = (count + 1, client.rate_per_s)
-
-    def _bucket(self, name: str, rate_per_s: float, now_s: float) -> Bucket:
-        return super()._bucket(name, rate_per_s, now_s)
 
     def own_view(self) -> dict[str, Any]:
         """This process's part of `view`."""

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from prometheus_client import generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric, Sample
 
 from router.telemetry.metrics import Metrics
 
@@ -51,7 +51,7 @@ class Totals:
     def own(self) -> list[tuple[str, Label, float]]:
         """This process's own figures."""
         return [
-            (sample.name, tuple(sorted(sample.labels.items())), sample.value)
+            (*_key(sample), sample.value)
             for family in self._families()
             if family.name in OWN
             for sample in family.samples
@@ -118,7 +118,7 @@ def _summed(family: Metric, others: Figures) -> Metric:
     whole = Metric(family.name, family.documentation, family.type, family.unit)
     shown: set[tuple[str, Label]] = set()
     for sample in family.samples:
-        key = (sample.name, tuple(sorted(sample.labels.items())))
+        key = _key(sample)
         shown.add(key)
         whole.add_sample(sample.name, sample.labels, sample.value + others.get(key, 0.0))
     suffixes = (family.name, f"{family.name}_total")
@@ -126,6 +126,10 @@ def _summed(family: Metric, others: Figures) -> Metric:
         if name in suffixes and (name, labels) not in shown:
             whole.add_sample(name, dict(labels), value)
     return whole
+
+
+def _key(sample: Sample) -> tuple[str, Label]:
+    return sample.name, tuple(sorted(sample.labels.items()))
 
 
 def _figures(rows: Iterable[Sequence[Any]]) -> Figures:

@@ -12,7 +12,7 @@ import contextlib
 from random import Random
 from typing import Any
 
-from router.asgi import ASGIApp, Receive, Scope, Send
+from router.asgi import ASGIApp, Receive, Scope, Send, read_body
 from router.clock import Clock
 from router.errors import BodyTooLarge, RouterError
 from router.request.disconnect import LEFT, cancelled_when_client_leaves
@@ -123,19 +123,7 @@ class ModelCalls:
         limit = self.max_body_bytes
         if declared is not None and declared.isdigit() and int(declared) > limit:
             raise self.too_large(int(declared))
-        pieces: list[bytes] = []
-        size = 0
-        while True:
-            message = await receive()
-            if message["type"] == "http.disconnect":
-                return None
-            piece: bytes = message.get("body", b"")
-            size += len(piece)
-            if size > limit:
-                raise self.too_large(None)
-            pieces.append(piece)
-            if not message.get("more_body", False):
-                return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        return await read_body(receive, limit, lambda: self.too_large(None))
 
 
 class Split:

@@ -9,8 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,27 +19,13 @@ import httpx
 import pytest
 import zstandard
 
+from pids import alive, children, until
 from ports import free_port
 
 pytestmark = [pytest.mark.skipif(sys.platform != "linux", reason="SO_REUSEPORT, /proc"), pytest.mark.slow]
 CHAT = "/v1/chat/completions"
 DEADLINE_S = 60.0
 PROCESSES = 2
-
-
-def until(holds: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + DEADLINE_S
-    while not holds():
-        if time.monotonic() > deadline:
-            pytest.fail(f"within {DEADLINE_S} s: {what}")
-        time.sleep(0.05)
-
-
-def alive(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except (FileNotFoundError, ProcessLookupError):
-        return False
 
 
 @dataclass
@@ -54,8 +39,8 @@ class Fleet:
 
     def children(self) -> dict[int, int]:
         """Pids of the router's processes by their numbers."""
-        pids = Path(f"/proc/{self.router.pid}/task/{self.router.pid}/children").read_text().split()
-        arguments = {int(pid): Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0") for pid in pids}
+        pids = children(self.router.pid)
+        arguments = {pid: Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0") for pid in pids}
         return {int(argv[-2]): pid for pid, argv in arguments.items() if b"router.processes.child" in argv}
 
     def leader(self) -> int:

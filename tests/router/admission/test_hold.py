@@ -41,6 +41,13 @@ async def until(holds: Callable[[dict[str, Any]], bool], router: Running) -> dic
             await asyncio.sleep(0.01)
 
 
+async def occupied(router: Running) -> asyncio.Task[Any]:
+    """The request that keeps the worker busy for long, by what is believed of it."""
+    first = ask(router, "first", LONG)
+    await until(lambda seen: seen["in_flight"] == 1, router)
+    return first
+
+
 def held(count: int) -> Callable[[dict[str, Any]], bool]:
     return lambda seen: seen["held"]["held"] == count and seen["in_flight"] >= count
 
@@ -76,8 +83,7 @@ async def test_what_would_wait_long_is_held_and_the_shortest_goes_first() -> Non
 async def test_a_client_that_leaves_while_held_costs_no_worker_anything() -> None:
     slow = Slow()
     async with upstream(slow) as worker, running(config(worker.url, **SETTINGS)) as router:
-        first = ask(router, "first", LONG)
-        await until(lambda seen: seen["in_flight"] == 1, router)
+        first = await occupied(router)
         leaver, stayer = ask(router, "leaver", "hi"), ask(router, "stayer", "hello")
         await until(held(2), router)
         leaver.cancel()
@@ -93,8 +99,7 @@ async def test_a_client_that_leaves_while_held_costs_no_worker_anything() -> Non
 async def test_a_held_request_goes_to_a_worker_that_joins() -> None:
     slow = Slow()
     async with upstream(slow) as busy, upstream() as new, running(config(busy.url, **SETTINGS)) as router:
-        first = ask(router, "first", LONG)
-        await until(lambda seen: seen["in_flight"] == 1, router)
+        first = await occupied(router)
         waits = ask(router, "waits", LONG)
         await until(held(1), router)
         await router.client.post("/workers", json={"url": new.url})
@@ -110,8 +115,7 @@ async def test_a_request_that_is_due_is_sent_however_long_it_will_wait_there() -
     slow = Slow()
     settings = SETTINGS | {"hold": {"patience": 0.0, "least_s": 0.2}}
     async with upstream(slow) as worker, running(config(worker.url, **settings)) as router:
-        tasks = [ask(router, "first", LONG)]
-        await until(lambda seen: seen["in_flight"] == 1, router)
+        tasks = [await occupied(router)]
         tasks.append(ask(router, "due", LONG))
         async with asyncio.timeout(DEADLINE_S):
             while len(slow.order) < 2:
@@ -143,8 +147,7 @@ async def test_a_deadline_counts_for_the_held_too() -> None:
 async def test_when_the_last_worker_leaves_the_held_hear_of_it() -> None:
     slow = Slow()
     async with upstream(slow) as worker, running(config(worker.url, **SETTINGS)) as router:
-        first = ask(router, "first", LONG)
-        await until(lambda seen: seen["in_flight"] == 1, router)
+        first = await occupied(router)
         waits = ask(router, "waits", LONG)
         await until(held(1), router)
         [name] = await router.workers()

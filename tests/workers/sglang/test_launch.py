@@ -5,25 +5,18 @@ from __future__ import annotations
 import os
 import signal
 import socket
-from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+
+from pids import alive
 
 pytestmark = pytest.mark.slow
 
 
 def options(ports: tuple[int, int], *more: str) -> list[str]:
     return ["--port", str(ports[0]), "--kv-events-port", str(ports[1]), *more]
-
-
-def alive(pid: int) -> bool:
-    """Whether it runs; a zombie does not."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
 
 
 @pytest.fixture
