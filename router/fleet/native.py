@@ -45,13 +45,16 @@ class Reach(Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NativeRoute:
-    """One row. `merge` makes one JSON object of several successful answers; without it equal answers become one."""
+    """One row. `merge` makes one JSON object of several successful answers; without it equal answers become one.
+    `timeout_s` is what the worker is asked to wait where the client says nothing.
+    """
 
     path: str
     methods: tuple[str, ...]
     reach: Reach
     merge: Callable[[list[tuple[str, Json]]], Json] | None = None
     clears_cache: bool = False
+    timeout_s: float | None = None
 
 
 def merge_server_info(infos: list[tuple[str, Json]]) -> Json:
@@ -66,6 +69,8 @@ def merge_loads(reports: list[tuple[str, Json]]) -> Json:
     return {**reports[0][1], "loads": loads}
 
 
+FLUSH_WAIT_S = 2.0
+"""A worker refuses to flush while anything runs there, and the router's own health question runs a token there."""
 _GET, _POST, _BOTH = ("GET",), ("POST",), ("GET", "POST")
 
 
@@ -89,7 +94,8 @@ NATIVE_ROUTES: tuple[NativeRoute, ...] = (
     NativeRoute(path="/get_server_info", methods=_GET, reach=Reach.ALL, merge=merge_server_info),
     NativeRoute(path="/v1/loads", methods=_GET, reach=Reach.ALL, merge=merge_loads),
     *_all(_GET, "/get_load"),
-    *_all(_BOTH, "/flush_cache", "/release_memory_occupation", clears_cache=True),
+    NativeRoute(path="/flush_cache", methods=_BOTH, reach=Reach.ALL, clears_cache=True, timeout_s=FLUSH_WAIT_S),
+    *_all(_BOTH, "/release_memory_occupation", clears_cache=True),
     *_all(_POST, "/update_weights_from_disk", clears_cache=True),
     *_all(_BOTH, "/resume_memory_occupation", "/start_profile", "/stop_profile", "/freeze_gc", "/slow_down",
           "/configure_logging", "/set_trace_level"),
@@ -108,7 +114,7 @@ def native_routes(
 
     def handler(row: NativeRoute) -> Callable[[Request], Awaitable[Response]]:
         async def handle(request: Request) -> Response:
-            call = await _read_call(request, config.timeout_s, max_body_bytes)
+            call = await _read_call(request, row.timeout_s, config.timeout_s, max_body_bytes)
             if row.reach is Reach.HOME:
                 return _verbatim(await _ask_home(caller, call, homes.home(request.path_params["response_id"])))
             if row.reach is Reach.ONE:
@@ -211,27 +217,31 @@ def json_object(body: bytes) -> Json | None:
     return found if isinstance(found, dict) else None
 
 
-async def _read_call(request: Request, timeout_s: float, max_body_bytes: int) -> ControlCall:
+async def _read_call(request: Request, wait_s: float | None, timeout_s: float, max_body_bytes: int) -> ControlCall:
     body = await read_bounded(request, max_body_bytes)
     model = (json_object(body) or {}).get("model") if body else None
-    query = request.url.query
+    query, asked_s = request.url.query, _asked_timeout_s(request)
+    if asked_s is None and wait_s is not None:
+        query = f"{query}&timeout={wait_s:g}".lstrip("&")
     named = request.headers.get(WORKER_HEADER)
     return ControlCall(
         method=request.method,
         target=request.scope["raw_path"].decode("latin-1") + (f"?{query}" if query else ""),
         headers=request.headers,
         body=body,
-        timeout_s=timeout_s + _asked_timeout_s(request),
+        timeout_s=timeout_s + ((wait_s or 0.0) if asked_s is None else asked_s),
         model=model if isinstance(model, str) and model else None,
         worker=WorkerId(named) if named else None,
     )
 
 
-def _asked_timeout_s(request: Request) -> float:
+def _asked_timeout_s(request: Request) -> float | None:
     """Seconds that the worker itself was asked to wait (`/flush_cache?timeout=60`), at most an hour."""
     given = request.query_params.get("timeout")
+    if given is None:
+        return None
     try:
-        asked_s = float(given) if given is not None else 0.0
+        asked_s = float(given)
     except ValueError as error:
         raise InvalidField(f"timeout must be a number of seconds, got {given!r}.", param="timeout") from error
     return min(max(asked_s, 0.0), 3600.0) if asked_s == asked_s else 0.0

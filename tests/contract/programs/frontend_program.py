@@ -54,13 +54,19 @@ def chosen(s: Any) -> None:
     s += "The sky is " + sgl.gen("colour", choices=["blue", "green"])
 
 
+def done(state: Any) -> Any:
+    """`state` once its program has ended: `run` returns before, and the next one would run beside it."""
+    state.sync()
+    return state
+
+
 def run(url: str) -> dict[str, Any]:
     backend = sgl.RuntimeEndpoint(url)
     sgl.set_default_backend(backend)
     sgl.flush_cache(backend)
-    talk = conversation.run(question=QUESTION)
-    fork = forked.run()
-    limits = constrained.run()
+    talk = done(conversation.run(question=QUESTION))
+    fork = done(forked.run())
+    limits = done(constrained.run())
     stream = conversation.run(question="Go on.", stream=True)
     pieces = list(stream.text_iter("answer0"))
     batch = conversation.run_batch([{"question": f"Number {number}?"} for number in range(4)], num_threads=4)
@@ -75,7 +81,7 @@ def run(url: str) -> dict[str, Any]:
         "object": limits["object"],
         "streamed": ["".join(pieces), stream["answer0"]],
         "batch": [state["answer2"] for state in batch],
-        "chosen": chosen.run()["colour"],
+        "chosen": done(chosen.run())["colour"],
     }
 
 

@@ -139,6 +139,16 @@ async def test_the_time_a_worker_was_asked_to_wait_is_added_to_ours() -> None:
         await client.post("/flush_cache?timeout=60.0")
 
     assert fleet.asked[0].extensions["timeout"]["read"] == 67.0
+    assert fleet.asked[0].url.query == b"timeout=60.0"
+
+
+async def test_a_flush_without_a_time_waits_for_the_routers_own_health_question() -> None:
+    fleet = Fleet(a=text(""))
+    async with fleet.routed() as client:
+        await client.post("/flush_cache?empty_cache=true")
+        await client.post("/flush_cache?timeout=0")
+
+    assert [asked.url.query for asked in fleet.asked] == [b"empty_cache=true&timeout=2", b"timeout=0"]
 
 
 async def test_server_infos_are_merged_around_the_first() -> None:
