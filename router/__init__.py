@@ -1,12 +1,15 @@
 """Trieway's router: public names only, each imported when it is first asked for.
 
-A module below this package is then as quick to import as what it needs itself, without the web framework.
+A module below this package is then as quick to import as what it needs itself, without the web framework. Compiled
+modules, where there are any, are found first (router.compiled).
 """
 
 from __future__ import annotations
 
 from importlib import import_module
 from typing import TYPE_CHECKING
+
+from router.compiled import use_compiled
 
 if TYPE_CHECKING:
     from router.app import create_app
@@ -25,6 +28,8 @@ _HOMES = {
     "RouterError": "router.errors",
     "create_app": "router.app",
 }
+
+use_compiled()
 
 
 def __getattr__(name: str) -> object:

@@ -7,7 +7,9 @@ Called by the registry with every event. Not here: what policies learn from one 
 
 from __future__ import annotations
 
+
 from collections.abc import Callable
+from typing import ClassVar
 
 from router.types import CacheCleared, Finished, FleetEvent, WorkerId, WorkerLeft
 
@@ -24,7 +26,7 @@ between which nothing was found it takes twice as many misses, up to this."""
 class CollapseDetector:
     """Calls `emptied` with a worker's id when its cached tokens collapse."""
 
-    HEARS = (Finished, CacheCleared, WorkerLeft)
+    HEARS: ClassVar[tuple[type, ...]] = (Finished, CacheCleared, WorkerLeft)
 
     def __init__(self, emptied: Callable[[WorkerId], None]) -> None:
         self._emptied = emptied

@@ -68,7 +68,8 @@ class Wanted:
     """
 
     BUCKETS = 24
-    PRIOR, PRIOR_TOKENS = 0.35, 500_000.0
+    PRIOR = 0.35
+    PRIOR_TOKENS = 500_000.0
     """Start of the share, and how many tokens of evidence it weighs."""
     MOST_TOKENS = 2e7
     """Evidence beyond this is old: it is halved."""

@@ -1,0 +1,100 @@
+"""Compiles the modules of every request's path with mypyc into router/_compiled: `compile.py [--optional]`.
+
+The sources stay as they are and are what runs wherever this has not been done (router/compiled.py). Needs mypy with its
+compiler (the `dev` extra), a C compiler and Python's headers; without them --optional says so and exits with 0. About a
+minute. Which modules: those where a request spends its time, as far as compiling them pays (docs/processes.md names
+the measurement). Not those that define protocols for uvicorn or routes for FastAPI, which inherit or are inspected.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from importlib.machinery import EXTENSION_SUFFIXES
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))
+os.environ["TRIEWAY_INTERPRETED"] = "1"  # this program imports router, and must not hold what it is about to replace
+
+from router.compiled import FOLDER, MANIFEST, digest  # noqa: E402
+
+MODULES = (
+    "router/policies/expected_ttft.py",
+    "router/policies/expected_ttft_cache.py",
+    "router/policies/expected_ttft_learned.py",
+    "router/policies/expected_ttft_rate.py",
+    "router/policies/expected_ttft_worker.py",
+    "router/prefix/block_hash.py",
+    "router/prefix/cache_image.py",
+)
+GROUP = "trieway"
+"""mypyc puts all modules into one library of this name, so that they call each other directly."""
+
+
+def main() -> int:
+    options = arguments()
+    if options.into is not None:
+        build(options.into)
+        return 0
+    with tempfile.TemporaryDirectory(prefix="trieway-compile-") as made:
+        again = [sys.executable, __file__, "--into", made]
+        done = subprocess.run(again, cwd=ROOT, capture_output=True, text=True, check=False)
+        if done.returncode != 0:
+            reason = (done.stderr or done.stdout).strip()
+            sys.stderr.write(f"{reason if not options.optional else reason.splitlines()[-1]}\n")
+            sys.stderr.write("Nothing was compiled; everything runs interpreted, which costs more CPU per request.\n")
+            return 0 if options.optional else 1
+        modules = install(Path(made))
+    sys.stdout.write(f"Compiled {modules} modules into {FOLDER.relative_to(ROOT)}.\n")
+    return 0
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--optional", action="store_true", help="exit with 0 where it can't be done")
+    parser.add_argument("--into", type=Path, help=argparse.SUPPRESS)
+    return parser.parse_args()
+
+
+def build(made: Path) -> None:
+    """Translate and compile, in a process of its own: mypyc ends it where a source does not pass."""
+    from mypyc.build import mypycify
+    from setuptools import Distribution
+
+    extensions: list[Any] = mypycify(
+        list(MODULES), opt_level="3", debug_level="0", target_dir=str(made / "c"), group_name=GROUP
+    )
+    command: Any = Distribution({"name": GROUP, "ext_modules": extensions}).get_command_obj("build_ext")
+    command.build_lib = str(made / "lib")
+    command.build_temp = str(made / "objects")
+    command.parallel = os.cpu_count()
+    command.ensure_finalized()
+    command.run()
+
+
+def install(made: Path) -> int:
+    """Put what was built in the place of what was there; the manifest comes last. How many modules."""
+    suffix = EXTENSION_SUFFIXES[0]
+    new = Path(tempfile.mkdtemp(prefix="_compiled-", dir=FOLDER.parent))
+    modules: dict[str, str] = {}
+    for library in sorted((made / "lib").rglob(f"*{suffix}")):
+        name = ".".join(library.relative_to(made / "lib").parts).removesuffix(suffix)
+        modules[name] = f"{name}{suffix}"
+        shutil.copyfile(library, new / modules[name])
+    manifest = {"suffix": suffix, "modules": modules, "sources": {each: digest(ROOT / each) for each in MODULES}}
+    (new / MANIFEST).write_text(json.dumps(manifest, indent=1))
+    new.chmod(0o755)
+    shutil.rmtree(FOLDER, ignore_errors=True)
+    new.rename(FOLDER)
+    return len(MODULES)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
