@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: install up test test-sglang sglang-env check lock bench chaos compose audit
+.PHONY: install compile up test test-sglang sglang-env check lock bench chaos compose audit
 
 install: $(VENV)/.installed
 
@@ -12,7 +12,13 @@ $(VENV)/.installed: requirements.lock pyproject.toml
 	@echo "Installing what Trieway needs into $(VENV) (a minute the first time) ..."
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	@echo "Compiling what every request runs (a minute, once; without a C compiler it is interpreted) ..."
+	@$(BIN)/python deploy/compile.py --optional
 	@touch $@
+
+# Again after a change of these modules: until then all of them are interpreted, and a change takes effect at once.
+compile: install
+	$(BIN)/python deploy/compile.py
 
 up: install
 	@exec $(BIN)/trieway up
@@ -42,7 +48,7 @@ compose:
 	docker compose up --build
 
 # CPU, rate and latency beside other routers, which are installed into .cache/bench (10 minutes; two free cores).
-bench: install
+bench: compile
 	$(BIN)/python benchmarks/data_path --out benchmarks/data_path/result.json
 
 # Half an hour of faults under load, after which every request is accounted for.
@@ -51,5 +57,5 @@ chaos: install
 
 # After a change of the dependencies in pyproject.toml.
 lock:
-	uv pip compile pyproject.toml --extra dev --extra loadtest --extra calibrate --extra exact --universal --python-version 3.11 --generate-hashes \
+	uv pip compile pyproject.toml --extra dev --extra loadtest --extra calibrate --extra exact --extra compile --universal --python-version 3.11 --generate-hashes \
 	  --no-emit-index-url --no-header --output-file requirements.lock

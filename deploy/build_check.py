@@ -21,7 +21,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 OURS = ("/opt/trieway", "/wheels", "/src", "/app", "/usr/local/bin/probe.py")
 """Paths of an image that stages write to; in commands they become paths of the stage's folder."""
-AS_ROOT = ("groupadd", "useradd")
+AS_ROOT = ("apt-get", "groupadd", "useradd")
 
 
 def say(line: str) -> None:

@@ -1,7 +1,7 @@
 """Compiles the modules of every request's path with mypyc into router/_compiled: `compile.py [--optional]`.
 
 The sources stay as they are and are what runs wherever this has not been done (router/compiled.py). Needs mypy with its
-compiler (the `dev` extra), a C compiler and Python's headers; without them --optional says so and exits with 0. About a
+compiler (the `compile` extra), a C compiler and Python's headers; without them --optional says so and exits with 0. About a
 minute. Which modules: those where a request spends its time, as far as compiling them pays (docs/processes.md names
 the measurement). Not those that define protocols for uvicorn or routes for FastAPI, which inherit or are inspected.
 """
@@ -15,6 +15,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from importlib import import_module
 from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 os.environ["TRIEWAY_INTERPRETED"] = "1"  # this program imports router, and must not hold what it is about to replace
 
-from router.compiled import FOLDER, MANIFEST, digest  # noqa: E402
+from router.compiled import FOLDER, MANIFEST, digest, usable  # noqa: E402
 
 MODULES = (
     "router/policies/expected_ttft.py",
@@ -43,9 +44,12 @@ def main() -> int:
     if options.into is not None:
         build(options.into)
         return 0
+    if set(names()) <= usable().keys():
+        sys.stdout.write(f"{FOLDER.relative_to(ROOT)} is of these sources already.\n")
+        return 0
     with tempfile.TemporaryDirectory(prefix="trieway-compile-") as made:
         again = [sys.executable, __file__, "--into", made]
-        done = subprocess.run(again, cwd=ROOT, capture_output=True, text=True, check=False)
+        done = subprocess.run(again, cwd=ROOT, capture_output=True, text=True, check=False)  # noqa: S603 - this file
         if done.returncode != 0:
             reason = (done.stderr or done.stdout).strip()
             sys.stderr.write(f"{reason if not options.optional else reason.splitlines()[-1]}\n")
@@ -88,12 +92,24 @@ def install(made: Path) -> int:
         name = ".".join(library.relative_to(made / "lib").parts).removesuffix(suffix)
         modules[name] = f"{name}{suffix}"
         shutil.copyfile(library, new / modules[name])
-    manifest = {"suffix": suffix, "modules": modules, "sources": {each: digest(ROOT / each) for each in MODULES}}
+    manifest = {"suffix": suffix, "modules": modules, "sources": {each: digest(ROOT / each) for each in sources()}}
     (new / MANIFEST).write_text(json.dumps(manifest, indent=1))
     new.chmod(0o755)
     shutil.rmtree(FOLDER, ignore_errors=True)
     new.rename(FOLDER)
     return len(MODULES)
+
+
+def names() -> list[str]:
+    return [each.removesuffix(".py").replace("/", ".") for each in MODULES]
+
+
+def sources() -> list[str]:
+    """The modules, and what of this project they import: mypyc goes by the types that are declared there."""
+    for name in names():
+        import_module(name)
+    ours = [module.__file__ for name, module in sys.modules.items() if name.partition(".")[0] == "router"]
+    return sorted(Path(file).relative_to(ROOT).as_posix() for file in ours if file is not None)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ Called by the registry with every event. Not here: what policies learn from one 
 
 from __future__ import annotations
 
-
 from collections.abc import Callable
 from typing import ClassVar
 

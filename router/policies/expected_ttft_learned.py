@@ -11,10 +11,17 @@ LONGEST_AGE_S = 600_000.0
 """A week is longer than any cache remembers; 10 times it has 23 bits."""
 MOST_MODELS = 256
 """Models whose scale is kept; names come from clients."""
-
-
 PRIOR_TOKENS = 100.0
 """What the prompt key's own estimate weighs, in tokens: a greeting is mostly chat template and moves it little."""
+BUCKETS = 24
+"""Octaves of age that are told apart."""
+SHARE_PRIOR = 0.35
+SHARE_EVIDENCE_TOKENS = 500_000.0
+"""Start of the share, and how many tokens of evidence it weighs."""
+MOST_TOKENS = 2e7
+"""Evidence beyond this is old: it is halved."""
+NEWS = 0.01
+"""Shares are worked out again when so much of the evidence is new."""
 
 
 class TokenScale:
@@ -67,25 +74,16 @@ class Wanted:
     evicted and not asked for during two more turnovers of the cache.
     """
 
-    BUCKETS = 24
-    PRIOR = 0.35
-    PRIOR_TOKENS = 500_000.0
-    """Start of the share, and how many tokens of evidence it weighs."""
-    MOST_TOKENS = 2e7
-    """Evidence beyond this is old: it is halved."""
-    NEWS = 0.01
-    """Shares are worked out again when so much of the evidence is new."""
-
     def __init__(self) -> None:
-        self.again = [0.0] * self.BUCKETS
-        self.never = [0.0] * self.BUCKETS
+        self.again = [0.0] * BUCKETS
+        self.never = [0.0] * BUCKETS
         self._total = 0.0
         self._since = 0.0  # evidence since the shares were worked out
         self._shares = self._worked_out()
 
     def share(self, age_s: float) -> float:
         """For tokens last used `age_s` ago."""
-        if self._since > self.NEWS * (self._total + self.PRIOR_TOKENS):
+        if self._since > NEWS * (self._total + SHARE_EVIDENCE_TOKENS):
             self._shares = self._worked_out()
             self._since = 0.0
         return self._shares[self._bucket(age_s)]
@@ -94,7 +92,7 @@ class Wanted:
         (self.again if again else self.never)[self._bucket(age_s)] += tokens
         self._total += tokens
         self._since += tokens
-        if self._total > self.MOST_TOKENS:
+        if self._total > MOST_TOKENS:
             self.again = [value / 2 for value in self.again]
             self.never = [value / 2 for value in self.never]
             self._total /= 2
@@ -107,7 +105,7 @@ class Wanted:
         self._shares = self._worked_out()
 
     def _worked_out(self) -> list[float]:
-        again, never = self.PRIOR * self.PRIOR_TOKENS, (1 - self.PRIOR) * self.PRIOR_TOKENS
+        again, never = SHARE_PRIOR * SHARE_EVIDENCE_TOKENS, (1 - SHARE_PRIOR) * SHARE_EVIDENCE_TOKENS
         shares = []
         for more, none in zip(reversed(self.again), reversed(self.never), strict=True):
             # Of those used again in this bucket, half were still to come in its middle.
@@ -119,5 +117,5 @@ class Wanted:
     def _bucket(self, age_s: float) -> int:
         """Octaves of a tenth of a second: 0 for less than one, and everything past a week in the last."""
         if not 0.0 < age_s < LONGEST_AGE_S:
-            return 0 if age_s <= 0.0 else self.BUCKETS - 1
+            return 0 if age_s <= 0.0 else BUCKETS - 1
         return int(age_s * 10.0).bit_length()

@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
-from router.policies.expected_ttft_learned import MOST_MODELS, TokenScale, Wanted
+from router.policies.expected_ttft_learned import BUCKETS, MOST_MODELS, TokenScale, Wanted
 from router.policies.expected_ttft_rate import BOUND
 from router.policies.expected_ttft_worker import WorkerBook
 from router.prefix.cache_image import Kept
@@ -58,8 +58,8 @@ class Saved(msgspec.Struct, frozen=True, kw_only=True):
     version: Literal[1]
     answer_tokens: Annotated[float, Meta(ge=0.0, le=1e5)]
     scale: Annotated[list[tuple[str | None, Ratio]], Meta(max_length=MOST_MODELS)]
-    again: Annotated[list[Tokens], Meta(min_length=Wanted.BUCKETS, max_length=Wanted.BUCKETS)]
-    never: Annotated[list[Tokens], Meta(min_length=Wanted.BUCKETS, max_length=Wanted.BUCKETS)]
+    again: Annotated[list[Tokens], Meta(min_length=BUCKETS, max_length=BUCKETS)]
+    never: Annotated[list[Tokens], Meta(min_length=BUCKETS, max_length=BUCKETS)]
     workers: dict[str, SavedWorker]
 
 
