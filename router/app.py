@@ -26,6 +26,7 @@ from router.admission.retry import RetryBudget
 from router.admission.routes import queue_routes
 from router.asgi import ASGIApp
 from router.clock import Clock, monotonic
+from router.compiled import how_it_runs
 from router.config import RouterConfig
 from router.errors import (
     InternalError,
@@ -236,7 +237,7 @@ def _control_app(
 
     @app.get("/version")
     async def show_version() -> dict[str, str]:
-        return {"name": "trieway", "version": trieway_version(), "policy": config.policy}
+        return {"name": "trieway", "version": trieway_version(), "policy": config.policy, "code": how_it_runs()}
 
     @app.get("/ping")
     async def ping() -> Response:

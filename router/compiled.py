@@ -58,7 +58,7 @@ def usable(folder: Path = FOLDER, root: Path = ROOT) -> dict[str, Path]:
         if any(digest(root / source) != made_of for source, made_of in manifest["sources"].items()):
             return {}
         return {name: folder / file for name, file in manifest["modules"].items()}
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return {}
 
 

@@ -7,6 +7,7 @@ router, so cli imports this only when one of them is called.
 from __future__ import annotations
 
 import json
+import logging
 import os
 import sys
 from collections.abc import Callable
@@ -16,11 +17,13 @@ from typing import Any
 import click
 
 from router.app import create_app
+from router.compiled import how_it_runs
 from router.config import RouterConfig, knobs, load_config
 from router.errors import RouterError
 from router.obstacle import obstacle
 from router.policies import POLICIES
 
+log = logging.getLogger(__name__)
 Overrides = dict[tuple[str, ...], Any]
 
 
@@ -79,6 +82,7 @@ def serve(config_file: Path | None, **given: Any) -> None:
 
     config = read_config(config_file, given)
     setup_logging(config.server.log_level, config.server.log_format)
+    log.info("what every request runs is %s", how_it_runs())
     check_port(config.server.host, config.server.port)
     if config.server.processes > 1:
         sys.exit(_serve_with_processes(config, config_file, given))
