@@ -100,7 +100,7 @@ class Wanted:
     def restore(self, again: Sequence[float], never: Sequence[float]) -> None:
         """Take up what another one has learned: evidence per bucket, in tokens."""
         self.again, self.never = list(again), list(never)
-        self._total = sum(again) + sum(never)
+        self._total = sum(again, 0.0) + sum(never, 0.0)
         self._since = 0.0
         self._shares = self._worked_out()
 

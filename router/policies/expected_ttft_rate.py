@@ -54,7 +54,7 @@ class PrefillRate:
 
     def learn(self, terms: Costs, took_s: float) -> None:
         """Work whose `features` summed to `terms` took `took_s`."""
-        predicted = sum(terms)
+        predicted = sum(terms, 0.0)
         if not (1e-4 < took_s < 3600.0) or predicted <= 0.0:
             return
         limit = 2.0 if self.observations < SETTLED else 0.5

@@ -218,7 +218,7 @@ class WorkerBook:
             cached = prompt_tokens - 1.0
         booking = Booking(self._worker, demand, use, cached, at_s)
         booking.features = self.rate.features(prompt_tokens - cached, cached)
-        booking.own_s = sum(booking.features)
+        booking.own_s = sum(booking.features, 0.0)
         if not self.queue:
             self._since_s = at_s
             self._queued_s = 0.0
@@ -292,14 +292,14 @@ class WorkerBook:
         if report.waiting_uncached_tokens is None or not 0 <= report.waiting_uncached_tokens <= 10**9:
             return
         older = [one for one in self.queue.values() if at_s - one.dispatched_s >= SETTLED_S]
-        booked_tokens = sum(one.prompt_tokens - one.cached_tokens for one in self.queue.values())
+        booked_tokens = sum((one.prompt_tokens - one.cached_tokens for one in self.queue.values()), 0.0)
         unknown_tokens = report.waiting_uncached_tokens - booked_tokens - STEP_TOKENS
         if unknown_tokens > 0:
             self._foreign_s, self._foreign_at_s = unknown_tokens * self.token_s(), at_s
         elif report.waiting == 0 and report.waiting_uncached_tokens == 0 and older:
             # All of it is in the step under way, or done: one step of the longest prompt at most is left.
             left_s = max(one.own_s * min(1.0, 2 * STEP_TOKENS / one.prompt_tokens) for one in older)
-            self._credit_s = max(0.0, sum(one.own_s for one in older) - left_s)
+            self._credit_s = max(0.0, sum((one.own_s for one in older), 0.0) - left_s)
             self._since_s = at_s
 
     def lost(self, at_s: float) -> list[RequestId]:
