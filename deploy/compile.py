@@ -27,13 +27,44 @@ os.environ["TRIEWAY_INTERPRETED"] = "1"  # this program imports router, and must
 from router.compiled import FOLDER, MANIFEST, digest, usable  # noqa: E402
 
 MODULES = (
+    "router/admission/door.py",
+    "router/admission/held_queue.py",
+    "router/admission/hold.py",
+    "router/admission/retry.py",
+    "router/fleet/breaker.py",
+    "router/fleet/collapse.py",
+    "router/fleet/deadlines.py",
+    "router/fleet/eligibility.py",
+    "router/fleet/judge.py",
+    "router/fleet/lease.py",
+    "router/fleet/registry.py",
+    "router/fleet/vitals.py",
+    "router/fleet/worker.py",
     "router/policies/expected_ttft.py",
     "router/policies/expected_ttft_cache.py",
     "router/policies/expected_ttft_learned.py",
     "router/policies/expected_ttft_rate.py",
     "router/policies/expected_ttft_worker.py",
+    "router/policies/known_match.py",
     "router/prefix/block_hash.py",
     "router/prefix/cache_image.py",
+    "router/request/body_edit.py",
+    "router/request/client.py",
+    "router/request/dispatch.py",
+    "router/request/forward.py",
+    "router/request/head.py",
+    "router/request/model_call.py",
+    "router/request/prompt_key.py",
+    "router/request/record.py",
+    "router/request/repeat.py",
+    "router/request/reply.py",
+    "router/request/strand.py",
+    "router/request/worker_connection.py",
+    "router/security/access.py",
+    "router/telemetry/backlog.py",
+    "router/telemetry/metrics.py",
+    "router/telemetry/series.py",
+    "router/telemetry/traffic.py",
 )
 GROUP = "trieway"
 """mypyc puts all modules into one library of this name, so that they call each other directly."""
@@ -70,9 +101,11 @@ def arguments() -> argparse.Namespace:
 def build(made: Path) -> None:
     """Translate and compile, in a process of its own: mypyc ends it where a source does not pass."""
     from mypyc.build import mypycify
+    from mypyc.irbuild.specialize import specialize_function, translate_dataclasses_field_call
     from setuptools import Distribution
 
     lenient = ["--config-file=", "--ignore-missing-imports"]  # types are checked by `make check`, and extras may lack
+    specialize_function("router.knob.knob")(translate_dataclasses_field_call)  # which it wraps: a field for now
     extensions: list[Any] = mypycify(
         [*lenient, *MODULES], opt_level="3", debug_level="0", target_dir=str(made / "c"), group_name=GROUP
     )

@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from math import inf
 
+from router.compiled import interpreted
 from router.knob import knob, require
 from router.types import Decision, WorkerId
 
@@ -25,6 +26,7 @@ MISSES = 2
 """So many requests that would still wait are asked for when a worker has done something: more found no more work."""
 
 
+@interpreted
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HoldConfig:
     patience: float = knob(

@@ -8,7 +8,7 @@ those that would go there decide again, one after the other, each before the nex
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from typing import Any, Final
 
 from router.admission.held_queue import LOOK_S, Held, HeldQueue, HoldConfig
 from router.clock import Clock
@@ -19,7 +19,7 @@ from router.types import AttemptFailed, Decision, Finished, FirstToken, FleetEve
 class Hold:
     """One per app. `held` counts requests that were held and are no more, `held_s` sums their times."""
 
-    HEARS = (FirstToken, Finished, AttemptFailed, LoadReported)
+    HEARS: Final = (FirstToken, Finished, AttemptFailed, LoadReported)
 
     def __init__(self, config: HoldConfig, clock: Clock) -> None:
         self.queue = HeldQueue(config)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from random import Random
 
+from router.compiled import interpreted
 from router.errors import WorkerBusy, WorkerError, WorkerRefused, WorkerUnreachable
 from router.knob import knob, require
 
@@ -19,6 +20,7 @@ DEFAULT_PAUSE_S = 0.5
 """For a worker that is full and does not say for how long."""
 
 
+@interpreted
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RetryConfig:
     budget_ratio: float = knob(0.2, "retries allowed, as a share of requests")

@@ -12,6 +12,7 @@ from collections import deque
 from dataclasses import dataclass
 from enum import Enum
 
+from router.compiled import interpreted
 from router.knob import knob, require
 
 WINDOW = 20
@@ -21,6 +22,7 @@ LEAST_RESULTS = 10
 MAX_DOUBLINGS = 5
 
 
+@interpreted
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BreakerConfig:
     failures_in_a_row: int = knob(5, "failed requests in a row that take a worker out, whatever its probes say")

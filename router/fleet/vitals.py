@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from router.compiled import interpreted
 from router.fleet.breaker import Breaker, BreakerConfig
 from router.fleet.state import WorkerState
 from router.knob import knob, require
@@ -20,6 +21,7 @@ MAX_ANSWERS = 8
 NEVER_S = float("-inf")
 
 
+@interpreted
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HealthConfig:
     interval_s: float = knob(5.0, "seconds between two probes of a ready worker")

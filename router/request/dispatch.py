@@ -21,6 +21,7 @@ from router.admission.held_queue import Held, HoldConfig
 from router.admission.hold import Hold
 from router.admission.retry import RetryBudget, RetryConfig, pause_asked_s, refusal
 from router.clock import Clock
+from router.compiled import interpreted
 from router.errors import (
     ClientGone,
     DeadlineExceeded,
@@ -60,6 +61,7 @@ from router.types import AttemptFailed, Dispatched, FirstToken, RequestId, Routi
 log = logging.getLogger(__name__)
 
 
+@interpreted
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DispatchConfig:
     max_attempts: int = knob(3, "workers tried for one request before its error is shown")

@@ -11,6 +11,7 @@ import ssl
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
+from router.compiled import interpreted
 from router.errors import WorkerError, WorkerTimeout, WorkerUnreachable
 from router.fleet.worker import Worker
 from router.knob import knob, require
@@ -20,6 +21,7 @@ from router.request.strand import Strand
 from router.request.worker_connection import WorkerConnection
 
 
+@interpreted
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ForwardConfig:
     connect_timeout_s: float = knob(5.0, "seconds to open a connection to a worker")

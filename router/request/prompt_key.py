@@ -22,6 +22,7 @@ from typing import Any
 import msgspec
 from xxhash import xxh3_128_hexdigest
 
+from router.compiled import interpreted
 from router.knob import knob, require
 from router.prefix.block_hash import chain, namespace_seed
 from router.request.parse import Body, ParsedRequest
@@ -36,6 +37,7 @@ MEDIA_TOKENS = 256
 _dump = msgspec.json.Encoder(order="deterministic").encode
 
 
+@interpreted
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PromptKeyConfig:
     block_bytes: int = knob(256, "bytes of canonical prompt per block; about 64 tokens of English text")

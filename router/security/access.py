@@ -13,6 +13,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from router.compiled import interpreted
 from router.errors import AdminOnly, InvalidApiKey, ModelForbidden
 from router.knob import knob, require
 from router.security.client import ANONYMOUS, Client
@@ -26,6 +27,7 @@ UNNAMED = "default"
 RawHeaders = list[tuple[bytes, bytes]]
 
 
+@interpreted
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SecurityConfig:
     api_keys_file: str = knob("", "TOML file of hashed API keys (`trieway keys new`); without one everybody is let in")
