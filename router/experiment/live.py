@@ -13,11 +13,11 @@ from router.clock import Clock
 from router.experiment.arm import Arm
 from router.experiment.arm_tally import ArmTally
 from router.experiment.assign import arm_index, group_of, unit_of
+from router.experiment.choice import Choice
 from router.experiment.compare import Design
 from router.experiment.config import ExperimentConfig
 from router.experiment.isolate import Plan
 from router.experiment.judge import Judgement, judge
-from router.experiment.steering import Choice
 from router.experiment.tally import GROUPS, TimeGrid
 from router.types import (
     ArmName,

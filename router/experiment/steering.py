@@ -10,25 +10,13 @@ import logging
 from collections.abc import Sequence
 from typing import Protocol
 
-import msgspec
-
+from router.experiment.choice import Choice
 from router.policies.base import Policy
-from router.types import ArmName, Decision, FleetEvent, RoutingRequest, Workers
+from router.types import Decision, FleetEvent, RoutingRequest, Workers
 
 log = logging.getLogger(__name__)
 
 LEFT_OUT = "failed and is left out from now on"
-
-
-class Choice(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """A decision, who made it, and among which workers. `spilled`: none of the arm's own could take the request."""
-
-    decision: Decision
-    policy: Policy
-    policy_name: str
-    workers: Workers
-    arm: ArmName | None = None
-    spilled: bool = False
 
 
 class Chooser(Protocol):

@@ -32,7 +32,8 @@ from router.errors import (
     WorkerBusy,
     WorkerError,
 )
-from router.experiment.steering import Choice, Steering
+from router.experiment.choice import Choice
+from router.experiment.steering import Steering
 from router.fleet.call_off import CallOff
 from router.fleet.deadlines import Deadlines
 from router.fleet.lease import Lease
@@ -47,10 +48,12 @@ from router.request.explain import Explainer, explain_headers
 from router.request.forward import Forwarder
 from router.request.head import Head
 from router.request.parse import parse
-from router.request.progress import Progress, RawRequest
+from router.request.progress import Progress
 from router.request.prompt_key import PromptKeyConfig, prompt_key
+from router.request.raw_request import RawRequest
 from router.request.record import Recorder
-from router.request.relay import Relayed, relay
+from router.request.relay import relay
+from router.request.relayed import Relayed
 from router.request.reply import Reply, send_error
 from router.request.strand import Strand
 from router.request.worker_connection import WorkerConnection

@@ -19,7 +19,7 @@ from router.request.disconnect import LEFT, cancelled_when_client_leaves
 from router.request.dispatch import Dispatcher
 from router.request.head import Head
 from router.request.parse import NEEDS
-from router.request.progress import RawRequest
+from router.request.raw_request import RawRequest
 from router.request.reply import AnswerHead, RawHeaders, send_error
 from router.request.strand import Strand
 from router.telemetry.tracing import Tracer, traceparent

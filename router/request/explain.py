@@ -14,7 +14,7 @@ from typing import Any
 from fastapi import APIRouter
 
 from router.errors import UnknownRequest
-from router.experiment.steering import Choice
+from router.experiment.choice import Choice
 from router.policies.explains import candidates_of, expected_match_tokens
 from router.telemetry.recent_requests import Entry, ExplainConfig, RecentRequests, Weighed, Weighing
 from router.types import Decision, Outcome, RequestId, RoutingRequest

@@ -5,28 +5,14 @@ Not here: what is kept of it once it has ended (types.Outcome).
 
 from __future__ import annotations
 
-import msgspec
-
 from router.errors import RouterError
 from router.fleet.call_off import CallOff
 from router.request.exact import ExactMatch
-from router.request.head import Head
 from router.request.parse import ParsedRequest
-from router.request.relay import Relayed
+from router.request.raw_request import RawRequest
+from router.request.relayed import Relayed
 from router.request.reply import Reply
-from router.types import ArmName, Decision, RequestId, RoutingRequest, TraceContext, WorkerId, Workers
-
-
-class RawRequest(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """One model call as it came in. `own_lines` are header lines of ours for its worker."""
-
-    request_id: RequestId
-    endpoint: str
-    head: Head
-    own_lines: bytes
-    body: bytes
-    at_s: float
-    trace: TraceContext | None = None
+from router.types import ArmName, Decision, RoutingRequest, WorkerId, Workers
 
 
 class Progress:

@@ -11,7 +11,7 @@ from router.clock import Clock
 from router.errors import ClientGone
 from router.fleet.registry import Registry
 from router.request.progress import Progress
-from router.request.relay import Relayed
+from router.request.relayed import Relayed
 from router.request.usage import Usage
 from router.types import Finished, Outcome, PromptKey, RoutingRequest
 

@@ -10,10 +10,9 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 
-import msgspec
-
 from router.clock import Clock
 from router.errors import StreamCut, WorkerError, WorkerHungUp
+from router.request.relayed import Relayed
 from router.request.reply import RawHeaders, Reply
 from router.request.usage import Usage, is_usage_chunk, response_id_of, usage_of_body, usage_of_events
 from router.request.worker_connection import WorkerConnection
@@ -27,20 +26,6 @@ USAGE_EVENTS = 4
 
 
 Began = Callable[[float], None]
-
-
-class Relayed(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """What passed through. Times are on the monotonic clock; `first_s` is None when nothing came.
-
-    `response_id` names what `/v1/responses` stored.
-    """
-
-    status: int
-    first_s: float | None
-    last_s: float | None
-    events: int
-    usage: Usage
-    response_id: str | None = None
 
 
 RESPONSES = "/v1/responses"

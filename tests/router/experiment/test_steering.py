@@ -8,8 +8,9 @@ import pytest
 
 from outcomes import decision, key
 from policy_fakes import View
+from router.experiment.choice import Choice
 from router.experiment.shadow import Shadow
-from router.experiment.steering import Choice, Steering
+from router.experiment.steering import Steering
 from router.policies.round_robin import RoundRobin
 from router.types import (
     ArmName,

@@ -9,7 +9,7 @@ import pytest
 
 from outcomes import decision, key, outcome
 from policy_fakes import View
-from router.experiment.steering import Choice
+from router.experiment.choice import Choice
 from router.policies.explains import candidates_of
 from router.policies.prefix_match import PrefixMatch, PrefixMatchConfig
 from router.policies.round_robin import RoundRobin

@@ -13,7 +13,7 @@ from router.request.dispatch import Dispatcher
 from router.request.endpoints import ModelCalls
 from router.request.head import Head
 from router.request.model_call import JOIN_BYTES, STRANGER_BYTES, ModelCall
-from router.request.progress import RawRequest
+from router.request.raw_request import RawRequest
 from router.request.reply import AnswerHead, Reply
 from router.request.strand import Strand
 from router.telemetry.tracing import Tracer
