@@ -12,7 +12,7 @@ $(VENV)/.installed: requirements.lock pyproject.toml
 	@echo "Installing what Trieway needs into $(VENV) (a minute the first time) ..."
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
-	@echo "Compiling what every request runs (a minute, once; without a C compiler it is interpreted) ..."
+	@echo "Compiling what every request runs (one or two minutes, once; without a C compiler it is interpreted) ..."
 	@$(BIN)/python deploy/compile.py --optional
 	@touch $@
 

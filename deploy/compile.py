@@ -2,7 +2,7 @@
 
 The sources stay as they are and are what runs wherever this has not been done (router/compiled.py). Needs mypy with its
 compiler (the `compile` extra), a C compiler and Python's headers; without them --optional says so and exits with 0.
-About a minute. Which modules: those where a request spends its time, as far as compiling them pays. Not those that
+One or two minutes. Which modules: those where a request spends its time, as far as compiling them pays. Not those that
 define protocols for uvicorn or routes for FastAPI, which inherit or are inspected.
 """
 
@@ -110,7 +110,7 @@ def build(made: Path) -> None:
     lenient = ["--config-file=", "--ignore-missing-imports"]  # types are checked by `make check`, and extras may lack
     specialize_function("router.knob.knob")(translate_dataclasses_field_call)  # which it wraps: a field for now
     extensions: list[Any] = mypycify(
-        [*lenient, *MODULES], opt_level="3", debug_level="0", target_dir=str(made / "c"), group_name=GROUP
+        [*lenient, *MODULES], opt_level="2", debug_level="0", target_dir=str(made / "c"), group_name=GROUP
     )
     # No fused multiply-add, where the machine has one: the compiled policy decides as the interpreted one does.
     os.environ["CFLAGS"] = f"{os.environ.get('CFLAGS', '')} -ffp-contract=off"
