@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import shutil
@@ -125,6 +126,26 @@ def test_compiled_and_interpreted_decide_alike_to_the_last_digit(trace: Path) ->
 
     assert figures(compiled)[0]["token_hit_ratio"] > 0.1
     assert figures(compiled) == figures(plain)
+
+
+def listed() -> list[str]:
+    """What deploy/compile.py compiles."""
+    tree = ast.parse((ROOT / "deploy/compile.py").read_text())
+    (value,) = [
+        node.value
+        for node in tree.body
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "MODULES"
+    ]
+    found: list[str] = list(ast.literal_eval(value))
+    return found
+
+
+@pytest.mark.parametrize("module", listed())
+def test_no_compiled_module_defines_a_record_of_msgspec(module: str) -> None:
+    """Compiled, its options (frozen, eq, gc) would be dropped, and optional fields not be read."""
+    classes = [node for node in ast.walk(ast.parse((ROOT / module).read_text())) if isinstance(node, ast.ClassDef)]
+
+    assert [each.name for each in classes if any("Struct" in ast.unparse(base) for base in each.bases)] == []
 
 
 def test_where_it_cannot_be_compiled_the_installation_goes_on(tmp_path: Path) -> None:
