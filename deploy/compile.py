@@ -28,6 +28,7 @@ from router.compiled import FOLDER, MANIFEST, digest, usable  # noqa: E402
 
 MODULES = (
     "router/admission/door.py",
+    "router/admission/fair_queue.py",
     "router/admission/held_queue.py",
     "router/admission/hold.py",
     "router/admission/retry.py",
@@ -55,6 +56,7 @@ MODULES = (
     "router/request/forward.py",
     "router/request/head.py",
     "router/request/model_call.py",
+    "router/request/parse.py",
     "router/request/progress.py",
     "router/request/prompt_key.py",
     "router/request/record.py",

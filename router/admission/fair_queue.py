@@ -11,29 +11,33 @@ import heapq
 from collections.abc import Iterator
 from typing import Literal
 
-import msgspec
-
 MAX_RETRY_AFTER_S = 60
 
 
-class Ticket(msgspec.Struct, eq=False, gc=False):
+class Ticket:
     """One request's place. `client` names who is served; `cost` is in any unit that is the same for all."""
 
-    client: str
-    weight: float = 1.0
-    cost: float = 1.0
-    since_s: float = 0.0
-    due: float = 0.0
-    state: Literal["new", "waiting", "running", "gone"] = "new"
+    __slots__ = ("client", "cost", "due", "since_s", "state", "weight")
+
+    def __init__(self, client: str, weight: float = 1.0, cost: float = 1.0, since_s: float = 0.0) -> None:
+        self.client = client
+        self.weight = weight
+        self.cost = cost
+        self.since_s = since_s
+        self.due = 0.0
+        self.state: Literal["new", "waiting", "running", "gone"] = "new"
 
 
-class Share(msgspec.Struct, eq=False, gc=False):
+class Share:
     """What one client has in the queue and in service, and until when its share is used up (virtual time)."""
 
-    due: float = 0.0
-    waiting: int = 0
-    running: int = 0
-    weight: float = 1.0
+    __slots__ = ("due", "running", "waiting", "weight")
+
+    def __init__(self) -> None:
+        self.due = 0.0
+        self.waiting = 0
+        self.running = 0
+        self.weight = 1.0
 
 
 class FairQueue:

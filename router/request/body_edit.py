@@ -9,7 +9,7 @@ from __future__ import annotations
 import msgspec
 
 from router.fleet.worker import Worker
-from router.request.parse import ParsedRequest
+from router.request.parsed_request import ParsedRequest
 
 ASKS_USAGE = frozenset({"/v1/chat/completions", "/v1/completions"})
 """Streams of these tell usage only when asked. `/generate`, `/v1/messages` and `/v1/responses` always tell it."""

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, NoReturn
 
-from router.request.parse import Body
+from router.request.parsed_request import Body
 
 
 class CannotRender(Exception):

@@ -19,7 +19,7 @@ from router.fleet.kv_events import KvEvents
 from router.fleet.registry import Registry
 from router.knob import knob, require
 from router.prefix.page_hash import Mark, PageChains
-from router.request.parse import ParsedRequest
+from router.request.parsed_request import ParsedRequest
 from router.request.prompt_tokens import PromptTokenizer, check_tokenizer, load_tokenizer, needs_tokenizer, tokens_of
 from router.types import WorkerId
 

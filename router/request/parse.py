@@ -12,25 +12,14 @@ from typing import Any
 
 import msgspec
 
+from router.compiled import interpreted
 from router.errors import InvalidBody, InvalidField
-
-Body = dict[str, Any]
+from router.request.parsed_request import Body, ParsedRequest
 
 _decode = msgspec.json.Decoder().decode
 
 
-class ParsedRequest(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """A model call as far as routing reads it. `body` is the decoded JSON object, for `prompt_key` only."""
-
-    endpoint: str
-    body: Body
-    model: str | None
-    stream: bool
-    session: str | None
-    previous_response: str | None
-    max_output_tokens: int | None
-
-
+@interpreted
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PromptField:
     """A body field that an endpoint needs: one of `names`, of one of `types`."""

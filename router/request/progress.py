@@ -8,7 +8,7 @@ from __future__ import annotations
 from router.errors import RouterError
 from router.fleet.call_off import CallOff
 from router.request.exact import ExactMatch
-from router.request.parse import ParsedRequest
+from router.request.parsed_request import ParsedRequest
 from router.request.raw_request import RawRequest
 from router.request.relayed import Relayed
 from router.request.reply import Reply

@@ -25,7 +25,7 @@ from xxhash import xxh3_128_hexdigest
 from router.compiled import interpreted
 from router.knob import knob, require
 from router.prefix.block_hash import chain, namespace_seed
-from router.request.parse import Body, ParsedRequest
+from router.request.parsed_request import Body, ParsedRequest
 from router.types import PromptKey
 
 MESSAGE, FIELD, PART, ITEM = b"\xff", b"\xfe", b"\xfd", b"\xfc"

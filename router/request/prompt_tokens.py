@@ -15,7 +15,7 @@ from typing import Any
 
 from router.errors import ConfigError
 from router.request.chat_template import CannotRender, ChatTemplate
-from router.request.parse import Body, ParsedRequest
+from router.request.parsed_request import Body, ParsedRequest
 
 log = logging.getLogger(__name__)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -13,8 +13,9 @@ import pytest
 from router.admission.door import Door
 from router.app import create_app
 from router.asgi import ASGIApp
-from router.request import dispatch, endpoints, relay
+from router.request import endpoints, relay
 from router.request.endpoints import is_model_call
+from router.request.explain import Explainer
 from router.request.parse import NEEDS
 from router.request.prompt_key import CANONICAL
 from router_fakes import DONE, STREAM_HEAD, Call, Upstream, answer, chunk, config, event, running, upstream
@@ -282,14 +283,13 @@ async def test_over_asgi_a_client_that_leaves_as_the_server_stops_does_not_keep_
 async def test_a_bug_of_ours_is_told_as_ours_with_the_id_to_look_for(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def broken(*_: Any) -> None:
+    def broken(*_: Any, **__: Any) -> None:
         raise ZeroDivisionError
 
-    parse: Callable[..., Any] = dispatch.parse
     async with upstream() as worker, over_asgi(worker.url) as app:
-        monkeypatch.setattr(dispatch, "parse", broken)
-        one = await Exchange(app, BODY, x_request_id="mine").end()
-        monkeypatch.setattr(dispatch, "parse", parse)
+        with monkeypatch.context() as patch:
+            patch.setattr(Explainer, "decided", broken)
+            one = await Exchange(app, BODY, x_request_id="mine").end()
         next_one = await Exchange(app, BODY).end()
 
     assert (one.status, one.code, next_one.status) == (500, "internal_error", 200)

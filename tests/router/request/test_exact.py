@@ -19,7 +19,8 @@ from router.fleet.server_info import ServerFacts
 from router.prefix.page_hash import Mark
 from router.request import exact
 from router.request.exact import WRONG_IN_A_ROW, ExactConfig, ExactMatch, ExactMatcher
-from router.request.parse import ParsedRequest, parse
+from router.request.parse import parse
+from router.request.parsed_request import ParsedRequest
 from router.types import WorkerId
 
 A, B = WorkerId("a"), WorkerId("b")

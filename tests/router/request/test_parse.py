@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from router.errors import ClientError, InvalidBody, InvalidField
-from router.request.parse import NEEDS, ParsedRequest, parse
+from router.request.parse import NEEDS, parse
+from router.request.parsed_request import ParsedRequest
 
 CHAT = "/v1/chat/completions"
 GOOD = b'{"messages": [{"role": "user", "content": "hi"}]'
