@@ -91,8 +91,8 @@ def main() -> int:
             sys.stderr.write(f"{reason if not options.optional else reason.splitlines()[-1]}\n")
             sys.stderr.write("Nothing was compiled; everything runs interpreted, which costs more CPU per request.\n")
             return 0 if options.optional else 1
-        modules = install(Path(made))
-    sys.stdout.write(f"Compiled {modules} modules into {FOLDER.relative_to(ROOT)}.\n")
+        install(Path(made))
+    sys.stdout.write(f"Compiled {len(MODULES)} modules into {FOLDER.relative_to(ROOT)}.\n")
     return 0
 
 
@@ -124,8 +124,8 @@ def build(made: Path) -> None:
     command.run()
 
 
-def install(made: Path) -> int:
-    """Put what was built in the place of what was there; the manifest comes last. How many modules."""
+def install(made: Path) -> None:
+    """Put what was built in the place of what was there; the manifest comes last."""
     suffix = EXTENSION_SUFFIXES[0]
     new = Path(tempfile.mkdtemp(prefix="_compiled-", dir=FOLDER.parent))
     modules: dict[str, str] = {}
@@ -138,7 +138,6 @@ def install(made: Path) -> int:
     new.chmod(0o755)
     shutil.rmtree(FOLDER, ignore_errors=True)
     new.rename(FOLDER)
-    return len(MODULES)
 
 
 def names() -> list[str]:

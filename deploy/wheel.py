@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import sys
-from pathlib import Path
 from typing import Any
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
@@ -23,7 +22,7 @@ class CompiledModules(BuildHookInterface[Any]):
         sys.path.insert(0, self.root)
         from router.compiled import FOLDER, usable
 
-        if version == "standard" and usable(FOLDER, Path(self.root)):
+        if version == "standard" and usable():
             build_data["pure_python"] = False
             build_data["infer_tag"] = True
             build_data["force_include"][str(FOLDER)] = "router/_compiled"

@@ -62,9 +62,13 @@ def usable(folder: Path = FOLDER, root: Path = ROOT) -> dict[str, Path]:
         return {}
 
 
+def _asked_to_interpret() -> bool:
+    return os.environ.get("TRIEWAY_INTERPRETED", "") not in ("", "0")
+
+
 def use_compiled() -> None:
     """From now on imports take what has been compiled. Once, before any of the modules is imported."""
-    if os.environ.get("TRIEWAY_INTERPRETED", "") in ("", "0") and (files := usable()):
+    if not _asked_to_interpret() and (files := usable()):
         sys.meta_path.insert(0, CompiledFinder(files))
 
 
@@ -72,6 +76,7 @@ def how_it_runs() -> str:
     """For people: whether this process runs compiled modules, and if not, how it would."""
     finder = next((each for each in sys.meta_path if isinstance(each, CompiledFinder)), None)
     if finder is not None:
-        return f"compiled ({len(finder.files) - 1} modules)"
-    asked = os.environ.get("TRIEWAY_INTERPRETED", "") not in ("", "0")
-    return "interpreted, as TRIEWAY_INTERPRETED asks" if asked else "interpreted (`make compile` makes it faster)"
+        return f"compiled ({len([name for name in finder.files if '.' in name])} modules)"  # the library has no dot
+    if _asked_to_interpret():
+        return "interpreted, as TRIEWAY_INTERPRETED asks"
+    return "interpreted (`make compile` makes it faster)"

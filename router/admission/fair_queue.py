@@ -114,10 +114,7 @@ class FairQueue:
             return
         ticket.state = "gone"
         if not share.running:
-            if not self.waiting and len(self._shares) == 1:  # as _forget would: nobody else is here
-                del self._shares[ticket.client]
-            else:
-                self._forget(ticket.client, share)
+            self._forget(ticket.client, share)
         if self._heap and len(self._heap) > 64 and len(self._heap) > 2 * self.waiting:
             self._heap = [entry for entry in self._heap if entry[2].state == "waiting"]
             heapq.heapify(self._heap)

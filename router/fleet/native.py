@@ -15,7 +15,9 @@ from typing import Any
 
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
+from starlette.requests import ClientDisconnect
 
+from router.asgi import read_body
 from router.errors import BodyTooLarge, InvalidField
 from router.fleet.control_call import ControlCall, ControlCaller, WorkerAnswer
 from router.fleet.registry import Registry
@@ -221,15 +223,17 @@ async def _read_call(request: Request, wait_s: float | None, timeout_s: float, m
     body = await read_bounded(request, max_body_bytes)
     model = (json_object(body) or {}).get("model") if body else None
     query, asked_s = request.url.query, _asked_timeout_s(request)
-    if asked_s is None and wait_s is not None:
-        query = f"{query}&timeout={wait_s:g}".lstrip("&")
+    if asked_s is None:
+        asked_s = wait_s or 0.0
+        if wait_s is not None:
+            query = f"{query}&timeout={wait_s:g}".lstrip("&")
     named = request.headers.get(WORKER_HEADER)
     return ControlCall(
         method=request.method,
         target=request.scope["raw_path"].decode("latin-1") + (f"?{query}" if query else ""),
         headers=request.headers,
         body=body,
-        timeout_s=timeout_s + ((wait_s or 0.0) if asked_s is None else asked_s),
+        timeout_s=timeout_s + asked_s,
         model=model if isinstance(model, str) and model else None,
         worker=WorkerId(named) if named else None,
     )
@@ -248,12 +252,12 @@ def _asked_timeout_s(request: Request) -> float | None:
 
 
 async def read_bounded(request: Request, max_body_bytes: int) -> bytes:
-    """The whole body of a control call. Raises BodyTooLarge past the limit."""
-    pieces: list[bytes] = []
-    size = 0
-    async for piece in request.stream():
-        size += len(piece)
-        if size > max_body_bytes:
-            raise BodyTooLarge(f"The body is over the limit of {max_body_bytes:,} bytes (--max-body-bytes).")
-        pieces.append(piece)
-    return b"".join(pieces)
+    """The whole body of a control call. Raises BodyTooLarge past the limit, ClientDisconnect without its end."""
+
+    def too_large() -> BodyTooLarge:
+        return BodyTooLarge(f"The body is over the limit of {max_body_bytes:,} bytes (--max-body-bytes).")
+
+    body = await read_body(request.receive, max_body_bytes, too_large)
+    if body is None:
+        raise ClientDisconnect
+    return body
