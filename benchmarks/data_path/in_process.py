@@ -1,6 +1,6 @@
 """What the router itself costs per request and per streamed event, without sockets: exact enough for one line of code.
 
-    python -m benchmarks.data_path.in_process [--size 200B] [--policy round_robin] [--by file|function] [--streams]
+    python -m benchmarks.data_path.in_process [--size 200B] [--policy round_robin] [--in-flight 16] [--by file|function] [--streams]
 
 A client's and a worker's connection are fed bytes by hand, in one process and without the event loop, so what is left
 is this program's own work. Prints bytecodes per request, which are the same in every run, by file or function, and the
@@ -119,49 +119,58 @@ class Loop(uvloop.Loop):  # type: ignore[misc]
         return wire, protocol
 
 
-class Bench:
-    """One router, one client, as many workers' connections as it opens."""
+class Client:
+    """One client's connection, and the worker's that serves it now."""
 
-    def __init__(self, loop: Loop, app: Split, requests: list[bytes]) -> None:
+    def __init__(self, loop: Loop, settings: uvicorn.Config) -> None:
+        self.wire = Wire()
+        self.protocol = limited_protocol(64 * 2**10)(settings, ServerState(), {}, loop)
+        self.protocol.connection_made(self.wire)
+        self.served_by: Wire | None = None
+
+
+class Bench:
+    """One router, as many clients as requests are to be in flight, as many workers' connections as it opens."""
+
+    def __init__(self, loop: Loop, app: Split, requests: list[bytes], in_flight: int) -> None:
         settings = uvicorn.Config(app, http=limited_protocol(64 * 2**10), log_config=None, access_log=False)
         settings.load()
         self._loop = loop
         self._requests = requests
         self._answer = answer_to(requests[0])
         self._number = 0
-        self._client = Wire()
-        self._protocol = limited_protocol(64 * 2**10)(settings, ServerState(), {}, loop)
-        self._protocol.connection_made(self._client)
+        self._clients = [Client(loop, settings) for _ in range(in_flight)]
 
-    def ask(self) -> Wire:
+    def ask(self, client: Client) -> Wire:
         """Send one request; the worker's connection that got it."""
         self._number += 1
         request = self._requests[self._number % len(self._requests)].replace(b"@@@@@@@@", b"%08d" % self._number)
-        return self._ask(request)
-
-    def _ask(self, request: bytes) -> Wire:
         for start in range(0, len(request), 2**18):  # as the loop reads it
-            self._protocol.data_received(request[start : start + 2**18])
+            client.protocol.data_received(request[start : start + 2**18])
         for wire in self._loop.wires:
             if wire.written:
                 wire.written.clear()
                 return wire
-        raise SystemExit(f"no worker was asked: {self._client.written!r}")
+        raise SystemExit(f"no worker was asked: {client.wire.written!r}")
 
     def one(self) -> None:
-        self.ask().protocol.data_received(self._answer)
-        if not self._client.written[0].startswith(b"HTTP/1.1 200"):
-            raise SystemExit(f"it failed: {self._client.written[0]!r}")
-        self._client.written.clear()
+        """The client that has waited longest gets its answer and asks again."""
+        client = self._clients[self._number % len(self._clients)]
+        if client.served_by is not None:
+            client.served_by.protocol.data_received(self._answer)
+            if not client.wire.written[0].startswith(b"HTTP/1.1 200"):
+                raise SystemExit(f"it failed: {client.wire.written[0]!r}")
+            client.wire.written.clear()
+        client.served_by = self.ask(client)
 
     def begin_stream(self) -> Wire:
-        wire = self.ask()
+        wire = self.ask(self._clients[0])
         wire.protocol.data_received(STREAM_HEAD + EVENT)
         return wire
 
     def end_stream(self, wire: Wire) -> None:
         wire.protocol.data_received(STREAM_END)
-        self._client.written.clear()
+        self._clients[0].wire.written.clear()
 
 
 def bytecodes(task: Callable[[], None], by: str) -> Counter[str]:
@@ -233,19 +242,22 @@ async def run(loop: Loop, options: argparse.Namespace) -> None:
     await messages.put({"type": "lifespan.startup"})
     serving = asyncio.ensure_future(app({"type": "lifespan", "state": {}}, messages.get, send))
     await started
-    bench = Bench(loop, app, requests)
+    bench = Bench(loop, app, requests, options.in_flight)
     calm()
     over = loop.create_future()
 
     def work() -> None:  # in no task, as bytes come in
-        if options.streams:
-            measure_streams(bench, options)
-        else:
-            for _ in range(options.loop or WARM):
-                bench.one()
-            if not options.loop:
-                measure(bench, options)
-        over.set_result(None)
+        try:
+            if options.streams:
+                measure_streams(bench, options)
+            else:
+                for _ in range(options.loop or WARM):
+                    bench.one()
+                if not options.loop:
+                    measure(bench, options)
+            over.set_result(None)
+        except (Exception, SystemExit) as error:
+            over.set_exception(error)
 
     loop.call_soon(work)
     await over
@@ -290,6 +302,7 @@ def main() -> None:
     parser.add_argument("--size", choices=list(SIZES), default="200B")
     parser.add_argument("--policy", default="expected_ttft")
     parser.add_argument("--by", choices=["file", "function"], default="file")
+    parser.add_argument("--in-flight", type=int, default=1, help="requests that wait for their worker meanwhile")
     parser.add_argument("--streams", action="store_true")
     parser.add_argument("--loop", type=int, default=0, help="serve so many and print nothing")
     options = parser.parse_args()
