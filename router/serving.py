@@ -10,6 +10,7 @@ import uvicorn
 
 from router.admission.door import Door
 from router.admission.draining_server import DrainingServer
+from router.allocator import keep_memory
 from router.asgi import ASGIApp
 from router.config import RouterConfig
 from router.garbage import calm
@@ -49,5 +50,6 @@ def run_server(server: DrainingServer, listening: socket.socket) -> bool:
     """Serve until told to stop; whether it could be started."""
     allow(server.config.limit_concurrency or 0)
     calm()
+    keep_memory()
     server.run(sockets=[listening, *(listening.dup() for _ in range(LISTENERS - 1))])
     return server.started
