@@ -79,6 +79,7 @@ class RouterProtocol(HttpToolsProtocol):
         self._repeat: Repeat | None = None
         self._repeated: Head | None = None
         self._learned = 0
+        self._missing_bytes = 0  # of a body whose head was recognised
 
     # -- the transport ------------------------------------------------------------------------------------------
 
@@ -107,16 +108,61 @@ class RouterProtocol(HttpToolsProtocol):
         if self._deaf:
             return
         self._heard_s = self.loop.time()
-        resting = self._resting
-        repeat = self._repeat
-        if repeat is not None and resting and self._active is None:
-            body, head, calls = repeat.body(data), self._repeated, self._calls
-            if body is not None and head is not None and calls is not None and not self._too_many():
-                self._began_s = self._heard_s
-                self._learned = 0
-                self._active = call = self._call(calls, head, len(body))
-                call.take_whole(body)
+        try:
+            if self._missing_bytes:
+                self._take_rest(data)
                 return
+            repeat = self._repeat
+            if repeat is not None and self._resting and self._active is None and self._recognised(repeat, data):
+                return
+        except Exception as error:  # noqa: BLE001  told to the client and recorded
+            self._failed(error)
+            return
+        self._parse(data)
+
+    def _recognised(self, repeat: Repeat, data: bytes) -> bool:
+        """Whether `data` is a request that begins as the last one did, or the beginning of one: then it is taken."""
+        head, calls = self._repeated, self._calls
+        begin = repeat.begin(data)
+        if not begin or head is None or calls is None:
+            return False
+        length, here = repeat.length_bytes(data, begin), len(data) - begin
+        if here > length or self._too_many():
+            return False
+        self._began_s = self._heard_s
+        self._learned = 0
+        self._active = call = self._call(calls, head, length)
+        if here == length:
+            call.take_whole(data[begin:])
+            return True
+        self._lean = call
+        self._resting = self._in_headers = False
+        self._unparsed_bytes = self._body_bytes = 0
+        self._missing_bytes = length
+        if call.refused is not None:
+            call.take_turn()
+        if here:
+            self._take_rest(memoryview(data)[begin:])  # copied once, when all is there
+        return True
+
+    def _take_rest(self, data: bytes | memoryview) -> None:
+        """More of the body that a recognised head announced, and perhaps what follows it."""
+        call, missing = self._lean, self._missing_bytes
+        assert call is not None
+        piece = data if len(data) <= missing else data[:missing]
+        self._missing_bytes -= len(piece)
+        self._body_bytes += len(piece)
+        call.take_body(piece, its_turn=True)
+        if self._missing_bytes:
+            return
+        self._resting = self._in_headers = True
+        self._lean = None
+        call.end_body(its_turn=True)
+        if len(data) > missing and not self.transport.is_closing():
+            self.data_received(bytes(data[missing:]))
+
+    def _parse(self, data: bytes) -> None:
+        resting = self._resting
         self._piece_bytes = len(data)
         if self._in_headers:
             self._unparsed_bytes += self._piece_bytes
@@ -132,11 +178,11 @@ class RouterProtocol(HttpToolsProtocol):
         else:
             if self._in_headers and self._unparsed_bytes > self.max_header_bytes and not self.transport.is_closing():
                 self._refuse(self._headers_too_large())
-            elif resting and self._resting and self._begun == 1 and self._head is not None:
+            elif resting and self._begun == 1 and self._head is not None:
                 self._learn(data, self._head)
 
     def _learn(self, data: bytes, head: Head) -> None:
-        """Remember the head of `data`, which is one whole request. Not one that will hardly come again."""
+        """Remember the head of `data`, with which one request begins. Not one that will hardly come again."""
         self._repeat = None
         if head.keep_alive and not head.expects and self._learned < LESSONS and not RARELY_TWICE & head.named.keys():
             self._learned += 1
@@ -363,8 +409,11 @@ class RouterProtocol(HttpToolsProtocol):
         elif isinstance(ours, RouterError):
             self._refuse(ours)
         else:
-            log.error("a request failed as it came in", exc_info=ours)
-            self._refuse(InternalError(f"The router failed: {type(ours).__name__}."))
+            self._failed(ours)
+
+    def _failed(self, error: BaseException) -> None:
+        log.error("a request failed as it came in", exc_info=error)
+        self._refuse(InternalError(f"The router failed: {type(error).__name__}."))
 
     def _headers_too_large(self) -> RouterError:
         limit = self.max_header_bytes

@@ -63,7 +63,7 @@ class ModelCall:
         self._loop = loop
         self._tasks = tasks
         self._ended = ended
-        self._body: list[bytes] = []
+        self._body: list[bytes | memoryview] = []
         self.keep_alive = head.keep_alive
         if length_bytes is not None and length_bytes > calls.max_body_bytes:
             self.refused = calls.too_large(length_bytes)
@@ -93,8 +93,8 @@ class ModelCall:
         elif self.head.expects and not self._size:
             self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
-    def take_body(self, piece: bytes, *, its_turn: bool) -> None:
-        """A piece of the body came."""
+    def take_body(self, piece: bytes | memoryview, *, its_turn: bool) -> None:
+        """A piece of the body came. It is kept as it is until all are there, and is not to change."""
         if self.refused is not None:
             self.drained_bytes += len(piece)
             if self.drained_bytes > endpoints.DRAIN_BYTES:
@@ -132,7 +132,8 @@ class ModelCall:
             self._strand.cancel(LEFT)
 
     def _taken(self) -> bytes:
-        body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
+        first = self._body[0] if len(self._body) == 1 else None
+        body = first if isinstance(first, bytes) else b"".join(self._body)
         self._body.clear()
         return body
 

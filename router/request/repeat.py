@@ -1,7 +1,7 @@
 """Recognises a message that begins as the last one on its connection did, but for the digits of its content-length.
 
-What a parser has read once it need not read again: the same bytes at the same point mean the same. Only whole messages
-that came in one piece count, and nothing but their length may say where they end. Called by inbound for requests and by
+What a parser has read once it need not read again: the same bytes at the same point mean the same. Only heads that came
+in one piece count, and nothing but their length may say where the body ends. Called by inbound for requests and by
 worker_connection for answers. Not here: what the head says.
 """
 
@@ -25,8 +25,8 @@ class Repeat:
 
     @classmethod
     def of(cls, data: bytes) -> Repeat | None:
-        """The head of `data`, which a parser has found to be exactly one message with a body; None where its head does
-        not tell the body's length once, in plain digits, or tells more of where it ends.
+        """The head of `data`, in which a parser has found exactly one message, or the beginning of one with all of its
+        head; None where that does not tell the body's length once, in plain digits, or tells more of where it ends.
         """
         end = data.find(b"\r\n\r\n") + 4
         folded = data[:end].lower()
@@ -42,12 +42,17 @@ class Repeat:
 
     def body(self, data: bytes) -> bytes | None:
         """The body, when `data` is exactly one message with this head; None when it is anything else."""
+        begin = self.begin(data)
+        return data[begin:] if begin and len(data) - begin == self.length_bytes(data, begin) else None
+
+    def begin(self, data: bytes) -> int:
+        """Where the body begins, when `data` begins with this head; 0 when it does not, or has not all of it."""
         if not data.startswith(self._before):
-            return None
+            return 0
         start = self._before_size
         cut = data.find(self._after, start, self._reach)
-        digits = data[start:cut]
-        if cut < 0 or not digits.isdigit():
-            return None
-        begin = cut + self._after_size
-        return data[begin:] if len(data) - begin == int(digits) else None
+        return cut + self._after_size if cut >= 0 and data[start:cut].isdigit() else 0
+
+    def length_bytes(self, data: bytes, begin: int) -> int:
+        """How long the body is that begins there, as the head says."""
+        return int(data[self._before_size : begin - self._after_size])
