@@ -64,7 +64,7 @@ def request(number: int, prompt_bytes: int, rng: Random) -> RoutingRequest:
     data = head + rng.randbytes(prompt_bytes - len(head))
     key = PromptKey(
         blocks=chain(data, BLOCK_BYTES, 7),
-        block_tokens=BLOCK_BYTES / BYTES_PER_TOKEN,
+        unit_tokens=BLOCK_BYTES / BYTES_PER_TOKEN,
         prompt_tokens=prompt_bytes / BYTES_PER_TOKEN,
     )
     return RoutingRequest(

@@ -49,6 +49,7 @@ MODULES = (
     "router/policies/expected_ttft_worker.py",
     "router/policies/known_match.py",
     "router/prefix/block_hash.py",
+    "router/prefix/block_sizes.py",
     "router/prefix/cache_image.py",
     "router/request/body_edit.py",
     "router/request/client.py",

@@ -5,8 +5,8 @@ request came, its prompt as chained block hashes, how long prompt and answer wer
 cannot be used raises TraceError, which names file, line and field; only a last line that was cut short, as a router
 leaves it that still writes or was killed, is left out with a warning. Not here: replay itself (replay.py).
 
-A block is one engine page. Its size in tokens is what workers reported, averaged over the log: the router's own
-`block_tokens` is an estimate from bytes.
+A unit of a prompt (router.prefix.block_sizes) is one engine page. Its size in tokens is what workers reported, averaged
+over the log: the router's own `block_tokens` is an estimate from bytes. In logs of version 1 every block was one unit.
 """
 
 from __future__ import annotations
@@ -25,11 +25,12 @@ import zstandard
 
 from loadtests.replay_source import ReplayRequest, ReplayTraffic
 from loadtests.trace_file import TraceError, bad
+from router.prefix.block_sizes import blocks_of, units_until
 from router.types import PromptKey
 
 log = logging.getLogger(__name__)
 
-VERSION = 1
+VERSION = 2
 """The newest schema this reader understands (docs/decision-log.md)."""
 HASH_DIGITS = 16
 PATTERN = "decisions-*.jsonl.zst"
@@ -106,18 +107,19 @@ def read_decision_log(path: Path, *, limit: int | None = None) -> list[LoggedReq
     files = sorted(path.glob(PATTERN)) if path.is_dir() else [path]
     if not files:
         raise TraceError(f"{path}: no decision log here; its files are named {PATTERN}")
-    block_bytes: int | None = None
-    lines: list[_Line] = []
-    for file in files:
-        size, found = _read_file(file)
-        if block_bytes is not None and size != block_bytes:
-            raise bad(file, 1, "block_bytes", f"{size} here, {block_bytes} in the files before: replay them one by one")
-        block_bytes = size
+    first, lines = _read_file(files[0])
+    for file in files[1:]:
+        head, found = _read_file(file)
+        for field in ("trieway_decision_log", "block_bytes"):
+            here, there = getattr(head, field), getattr(first, field)
+            if here != there:
+                raise bad(file, 1, field, f"{here} here, {there} in the files before: replay them one by one")
         lines += found
     if not lines:
         raise TraceError(f"{path}: holds no request")
     lines.sort(key=lambda line: line.at_unix_s)
-    return [_request(line, lines[0].at_unix_s) for line in lines[:limit]]
+    version = first.trieway_decision_log
+    return [_request(line, lines[0].at_unix_s, version) for line in lines[:limit]]
 
 
 def logged_traffic(requests: list[LoggedRequest], name: str) -> ReplayTraffic:
@@ -125,31 +127,43 @@ def logged_traffic(requests: list[LoggedRequest], name: str) -> ReplayTraffic:
     reported = [one for one in requests if one.prompt_tokens is not None]
     estimated = sum(one.key.prompt_tokens for one in reported)
     ratio = sum(one.prompt_tokens or 0 for one in reported) / estimated if estimated else 1.0
-    block_tokens = sum(one.key.block_tokens for one in requests) / len(requests)
-    page_tokens = max(1, round(block_tokens * ratio))
-    names: dict[int, int] = {}
-    fresh = iter(range(1, 2**32 - 1))
+    unit_tokens = sum(one.key.unit_tokens for one in requests) / len(requests)
+    page_tokens = max(1, round(unit_tokens * ratio))
+    names = _PageNames()
     return ReplayTraffic(
         name=name,
-        requests=[_replayed(one, ratio, page_tokens, names, fresh) for one in requests],
+        requests=[_replayed(one, ratio, page_tokens, names) for one in requests],
         page_tokens=page_tokens,
     )
 
 
-def _replayed(
-    one: LoggedRequest, ratio: float, page_tokens: int, names: dict[int, int], fresh: Iterator[int]
-) -> ReplayRequest:
-    whole = len(one.key.blocks)
-    prompt_tokens = max(1, whole * page_tokens, round(one.key.prompt_tokens * ratio))
-    prompt_tokens = min(prompt_tokens, (whole + 1) * page_tokens - 1) if whole else prompt_tokens
+class _PageNames:
+    """Numbers for the pages of blocks, the same for the same block, and for pages that nothing shares."""
+
+    def __init__(self) -> None:
+        self._first: dict[int, int] = {}
+        self._next = 1
+
+    def of(self, block: int, pages: int) -> range:
+        first = self._first.get(block)
+        if first is None:
+            first = self._first[block] = self.fresh(pages).start
+        return range(first, first + pages)
+
+    def fresh(self, pages: int) -> range:
+        self._next += pages
+        return range(self._next - pages, self._next)
+
+
+def _replayed(one: LoggedRequest, ratio: float, page_tokens: int, names: _PageNames) -> ReplayRequest:
+    depth = len(one.key.blocks)
+    prompt_tokens = max(1, units_until(depth) * page_tokens, round(one.key.prompt_tokens * ratio))
+    prompt_tokens = min(prompt_tokens, units_until(depth + 1) * page_tokens - 1) if depth else prompt_tokens
     output_tokens = one.completion_tokens or one.max_output_tokens or 1
     pages = array("I")
-    for block in one.key.blocks:
-        if block not in names:
-            names[block] = next(fresh)
-        pages.append(names[block])
-    while len(pages) < (prompt_tokens + output_tokens) // page_tokens:
-        pages.append(next(fresh))
+    for above, block in enumerate(one.key.blocks):
+        pages.extend(names.of(block, units_until(above + 1) - units_until(above)))
+    pages.extend(names.fresh(max(0, (prompt_tokens + output_tokens) // page_tokens - len(pages))))
     return ReplayRequest(
         arrival_s=one.arrival_s,
         key=one.key,
@@ -162,8 +176,9 @@ def _replayed(
     )
 
 
-def _request(line: _Line, start_s: float) -> LoggedRequest:
-    blocks = struct.unpack(f">{len(line.blocks) // HASH_DIGITS}Q", bytes.fromhex(line.blocks))
+def _request(line: _Line, start_s: float, version: int) -> LoggedRequest:
+    hashes = struct.unpack(f">{len(line.blocks) // HASH_DIGITS}Q", bytes.fromhex(line.blocks))
+    blocks = blocks_of(hashes) if version == 1 else list(hashes)
     return LoggedRequest(
         arrival_s=line.at_unix_s - start_s,
         request_id=line.request_id,
@@ -171,7 +186,7 @@ def _request(line: _Line, start_s: float) -> LoggedRequest:
         model=line.model,
         session_id=line.session,
         key=PromptKey(
-            blocks=list(blocks), block_tokens=line.block_tokens or 0.0, prompt_tokens=line.key_tokens or 0.0
+            blocks=blocks, unit_tokens=line.block_tokens or 0.0, prompt_tokens=line.key_tokens or 0.0
         ),
         max_output_tokens=line.max_output_tokens,
         policy=line.policy,
@@ -189,14 +204,14 @@ def _request(line: _Line, start_s: float) -> LoggedRequest:
     )
 
 
-def _read_file(path: Path) -> tuple[int, list[_Line]]:
-    """The block size of one file and its requests that have a prompt key."""
+def _read_file(path: Path) -> tuple[_Head, list[_Line]]:
+    """The first line of one file and its requests that have a prompt key."""
     decoder = msgspec.json.Decoder(_Line)
-    size: int | None = None
+    head: _Head | None = None
     found: list[_Line] = []
     for number, text in _lines(path):
-        if size is None:
-            size = _head(path, number, text).block_bytes
+        if head is None:
+            head = _head(path, number, text)
             continue
         try:
             line = decoder.decode(text)
@@ -210,9 +225,9 @@ def _read_file(path: Path) -> tuple[int, list[_Line]]:
         _check(path, number, line)
         if line.key_tokens is not None:
             found.append(line)
-    if size is None:
+    if head is None:
         raise TraceError(f"{path}: is empty")
-    return size, found
+    return head, found
 
 
 def _head(path: Path, number: int, text: bytes) -> _Head:

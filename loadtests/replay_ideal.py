@@ -19,6 +19,7 @@ from dataclasses import dataclass
 
 from loadtests.replay import ReplayConfig
 from loadtests.replay_source import ReplayRequest, ReplayTraffic
+from router.prefix.block_sizes import units_until
 from router.prefix.recent_blocks import RecentBlocks
 from workers.simulated.cost_model import PrefillChunk
 
@@ -54,9 +55,9 @@ def ideal(traffic: ReplayTraffic, config: ReplayConfig) -> Ideal:
     batch = _full_batch(requests, config)
     cached_tokens, work_s = 0, 0.0
     for order, one in enumerate(requests):
-        cached = min(int(cache.match(one.key.blocks) * one.key.block_tokens), one.prompt_tokens - 1)
+        cached = min(int(units_until(cache.match(one.key.blocks)) * one.key.unit_tokens), one.prompt_tokens - 1)
         cache.insert(one.key.blocks, order)
-        cache.trim(max(1, int(config.workers * config.capacity_tokens / one.key.block_tokens)))
+        cache.trim_units(max(1, int(config.workers * config.capacity_tokens / one.key.unit_tokens)))
         cached_tokens += cached
         work_s += _prefill_s(one.prompt_tokens, cached, config) + _decode_s(one, batch, config)
     return Ideal(token_hit_ratio=cached_tokens / tokens, work_s=work_s, span_s=span_s, workers=config.workers)

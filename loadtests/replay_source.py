@@ -4,10 +4,10 @@
 which of them a name means (replay_load.py), reading files (traces.py), virtual time (replay.py).
 
 A Mooncake block of 512 tokens is eight engine pages of 64 tokens, so that an answer wastes little of its last page;
-the prompt key keeps whole blocks, as its contract says, and a partial last block has no hash. Prompts share exactly
-what the trace says; answers are stored by the engine under names of their own, because a trace without text cannot say
-which later prompt repeats them. Text is rendered and cut into tokens as the simulated worker does it, one token a page,
-as SGLang's default is.
+the prompt key takes whole ones as its units, and a partial last one has no hash. Prompts share exactly what the trace
+says; answers are stored by the engine under names of their own, because a trace without text cannot say which later
+prompt repeats them. Text is rendered and cut into tokens as the simulated worker does it, one token a page, as SGLang's
+default is.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from workers.simulated.tokenizer import Tokenizer
 PAGE_TOKENS = 64
 """Tokens of an engine page in traces without text; divides BLOCK_TOKENS."""
 TEXT_KEY_TOKENS = 64
-"""Tokens of one block of a text's key: the router's default block of 256 bytes at four bytes a token."""
+"""Tokens of one unit of a text's key: the router's default of 256 bytes at four bytes a token."""
 _SEED = namespace_seed(b"replay")
 _PAGES_PER_BLOCK = BLOCK_TOKENS // PAGE_TOKENS
 
@@ -93,7 +93,7 @@ class _BlockNames:
             arrival_s=request.arrival_s,
             key=PromptKey(
                 blocks=chain(array("Q", numbers[:whole]).tobytes(), 8, _SEED),
-                block_tokens=float(BLOCK_TOKENS),
+                unit_tokens=float(BLOCK_TOKENS),
                 prompt_tokens=float(request.prompt_tokens),
             ),
             prompt_tokens=request.prompt_tokens,
@@ -141,7 +141,7 @@ def _text_request(request: LoadRequest, tokenizer: Tokenizer, *, wait: bool) -> 
         arrival_s=request.arrival_s,
         key=PromptKey(
             blocks=chain(prompt.tobytes(), TEXT_KEY_TOKENS * prompt.itemsize, _SEED),
-            block_tokens=float(TEXT_KEY_TOKENS),
+            unit_tokens=float(TEXT_KEY_TOKENS),
             prompt_tokens=float(len(prompt)),
         ),
         prompt_tokens=len(prompt),

@@ -38,14 +38,15 @@ class Reason(Enum):
 class PromptKey(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What of a prompt a worker's KV cache could reuse.
 
-    `blocks` are chained hashes of equal-sized pieces of the prompt, first piece first; two prompts share their first
-    n hashes exactly when they share namespace and the first n pieces. A last, partial piece has no hash.
-    `block_tokens` is the size of a piece and `prompt_tokens` the size of the prompt, both in tokens; they are
-    estimates when the key was made from text, and exact when it was made from token ids.
+    `blocks` are chained hashes of pieces of the prompt, first piece first; two prompts share their first n hashes
+    exactly when they share namespace and the first n pieces. A last, partial piece has no hash. Pieces grow with their
+    depth as router.prefix.block_sizes says; `unit_tokens` is the size of the first ones, and `prompt_tokens` that of
+    the prompt, both in tokens; they are estimates when the key was made from text, and exact when it was made from
+    token ids.
     """
 
     blocks: Sequence[int]
-    block_tokens: float
+    unit_tokens: float
     prompt_tokens: float
 
 

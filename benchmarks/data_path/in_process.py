@@ -1,6 +1,6 @@
 """What the router itself costs per request and per streamed event, without sockets: exact enough for one line of code.
 
-    python -m benchmarks.data_path.in_process [--size 200B] [--policy round_robin] [--in-flight 16] [--by file|function] [--streams]
+    python -m benchmarks.data_path.in_process [--size 200B] [--policy round_robin] [--in-flight 16] [--streams]
 
 A client's and a worker's connection are fed bytes by hand, in one process and without the event loop, so what is left
 is this program's own work. Prints bytecodes per request, which are the same in every run, by file or function, and the
@@ -256,7 +256,7 @@ async def run(loop: Loop, options: argparse.Namespace) -> None:
                 if not options.loop:
                     measure(bench, options)
             over.set_result(None)
-        except (Exception, SystemExit) as error:
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - raised by who waits
             over.set_exception(error)
 
     loop.call_soon(work)

@@ -21,6 +21,7 @@ from router.fleet.worker import Worker
 from router.policies import Policy
 from router.policies.explains import candidates_of, expected_match_tokens
 from router.policies.remembers import index_blocks_of
+from router.prefix.block_sizes import units_until
 from router.telemetry.recent_requests import Entry, RecentRequests
 from router.telemetry.traffic import STEP_S, Traffic, quantiles
 from router.types import Outcome, RequestId, RoutingRequest, WorkerId
@@ -163,7 +164,7 @@ class DashboardViews:
         key = branch.outcomes[0].key
         if key is None or not workers:
             return None
-        tokens = branch.end * key.block_tokens
+        tokens = units_until(branch.end) * key.unit_tokens
         asked = RoutingRequest(
             request_id=RequestId("dashboard"),
             endpoint=branch.outcomes[0].endpoint,
@@ -174,7 +175,7 @@ class DashboardViews:
         candidates = candidates_of(self._policy, asked, workers)
         if candidates is None:
             return None
-        before = branch.start * key.block_tokens
+        before = units_until(branch.start) * key.unit_tokens
         return {
             each.worker: round(min(1.0, max(0.0, (each.match_tokens - before) / (tokens - before))), 3)
             for each in candidates
@@ -188,8 +189,8 @@ def _branch(branch: Branch, held: dict[int, dict[WorkerId, float] | None]) -> di
     latest = branch.outcomes[-1]
     return {
         "hash": f"{branch.blocks[-1]:016x}"[:8],
-        "start_tokens": round(branch.start * key.block_tokens),
-        "end_tokens": round(branch.end * key.block_tokens),
+        "start_tokens": round(units_until(branch.start) * key.unit_tokens),
+        "end_tokens": round(units_until(branch.end) * key.unit_tokens),
         "requests": branch.requests,
         "model": latest.model,
         "endpoint": latest.endpoint,

@@ -21,6 +21,7 @@ from random import Random
 from router.knob import knob, require
 from router.policies.known_match import match_tokens
 from router.policies.ties import smallest
+from router.prefix.block_sizes import units_until
 from router.prefix.recent_blocks import RecentBlocks
 from router.types import (
     AttemptFailed,
@@ -134,7 +135,7 @@ class DynamoCost:
         """Active tokens that a request adds to those of the other active ones."""
         if not self._config.share_active_blocks:
             return key.prompt_tokens
-        return key.prompt_tokens - _leading(key.blocks, worker.active) * key.block_tokens
+        return key.prompt_tokens - units_until(_leading(key.blocks, worker.active)) * key.unit_tokens
 
     def _draw(self, costs: Sequence[float]) -> int:
         low, span = min(costs), max(costs) - min(costs)
@@ -146,7 +147,7 @@ class DynamoCost:
         key = request.key
         self._end(request.request_id)
         exact = request.known_match_tokens or {}
-        cached = exact.get(worker, self._overlap(worker, key) * key.block_tokens)
+        cached = exact.get(worker, units_until(self._overlap(worker, key)) * key.unit_tokens)
         known = self._workers.setdefault(worker, _Worker())
         booking = _Booking(known, key, max(key.prompt_tokens - cached, 0.0))
         self._bookings[request.request_id] = booking

@@ -21,6 +21,7 @@ from router.policies.expected_ttft_learned import TokenScale, Wanted
 from router.policies.expected_ttft_rate import SETTLED
 from router.policies.expected_ttft_state import Saved, saved_policy, take_up, take_up_shares
 from router.policies.expected_ttft_worker import Booking, Demand, Weighed, WorkerBook
+from router.prefix.block_sizes import units_until
 from router.prefix.cache_image import CacheImage
 from router.types import (
     AttemptFailed,
@@ -171,7 +172,7 @@ class ExpectedTtft:
         if limit is not None and limit < answer_tokens:
             answer_tokens = limit if limit > 0 else 0.0
         ratio = self._ratio(request)
-        return Demand(request, key.block_tokens * ratio, max(1.0, key.prompt_tokens * ratio), answer_tokens)
+        return Demand(request, key.unit_tokens * ratio, max(1.0, key.prompt_tokens * ratio), answer_tokens)
 
     # -- over a restart ------------------------------------------------------------------------------------------
 
@@ -237,7 +238,7 @@ class ExpectedTtft:
         start = 0
         for end, tick, used_s in booking.use.before:
             if tick:
-                self._wanted.learn((end - start) * demand.block_tokens, now_s - used_s, again=True)
+                self._wanted.learn(demand.tokens_until(end) - demand.tokens_until(start), now_s - used_s, again=True)
             start = end
         self._where[request.request_id] = booking
 
@@ -280,9 +281,11 @@ class ExpectedTtft:
         ratio = self._scale.learn(request.model, request.key.prompt_tokens, outcome.prompt_tokens)
         cached = outcome.cached_tokens
         if cached is not None and 0 <= cached <= (outcome.prompt_tokens or booking.prompt_tokens * 2):
-            block_tokens = request.key.block_tokens * ratio
-            slack = block_tokens + 64.0 + 0.05 * cached if ratio != 1.0 else block_tokens
-            book.cached_report(booking, float(cached), block_tokens, slack)
+            unit_tokens, found = request.key.unit_tokens * ratio, booking.use.found_blocks
+            slack = (units_until(found + 1) - units_until(found)) * unit_tokens
+            if ratio != 1.0:
+                slack += 64.0 + 0.05 * cached
+            book.cached_report(booking, float(cached), unit_tokens, slack)
 
     def _note_wanted(self, blocks: Sequence[int]) -> None:
         """Was something evicted, and held nowhere else, that this prompt asks for again?"""

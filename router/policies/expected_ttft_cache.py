@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Sequence
 
+from router.prefix.block_sizes import depth_within
 from router.prefix.cache_image import CacheImage, Entry, Use
 
 MOST_EVICTED = 8192
@@ -52,14 +53,14 @@ class CacheBelief:
         self._resize(shrink=None)
 
     def cached_reported(
-        self, use: Use, cached_tokens: float, expected_tokens: float, block_tokens: float, slack_tokens: float,
+        self, use: Use, cached_tokens: float, expected_tokens: float, unit_tokens: float, slack_tokens: float,
         *, evicted_before: bool,
     ) -> None:  # fmt: skip
         """The worker says how much of the prompt it had. Corrects the image and what is believed of its size."""
         if cached_tokens > 0:
             self.reports_cache = True
         if cached_tokens < expected_tokens - slack_tokens:
-            keep = int(cached_tokens / block_tokens)
+            keep = depth_within(cached_tokens / unit_tokens)
             tick = next((used_at for end, used_at, _ in use.before if end > keep), 0) if self.reports_cache else 0
             if tick:
                 self.image.forget_until(tick)

@@ -33,7 +33,7 @@ class SavedPrompt(msgspec.Struct, frozen=True, array_like=True):
     base: Count
     first: Count
     age_s: Annotated[float, Meta(ge=0.0, le=OLDEST_S)]
-    block_tokens: Annotated[float, Meta(gt=0.0, le=1e6)]
+    unit_tokens: Annotated[float, Meta(gt=0.0, le=1e6)]
     tail_tokens: Tokens
     blocks: Sequence[int]
 
@@ -55,7 +55,7 @@ class SavedWorker(msgspec.Struct, frozen=True, kw_only=True):
 class Saved(msgspec.Struct, frozen=True, kw_only=True):
     """The policy. `msgspec.convert` into it raises a ValueError for whatever breaks a bound."""
 
-    version: Literal[1]
+    version: Literal[2]
     answer_tokens: Annotated[float, Meta(ge=0.0, le=1e5)]
     scale: Annotated[list[tuple[str | None, Ratio]], Meta(max_length=MOST_MODELS)]
     again: Annotated[list[Tokens], Meta(min_length=BUCKETS, max_length=BUCKETS)]
@@ -80,7 +80,7 @@ def saved_worker(book: WorkerBook, now_s: float) -> SavedWorker:
                 one.base,
                 one.first,
                 max(0.0, min(now_s - one.used_s, OLDEST_S)),
-                one.block_tokens,
+                one.unit_tokens,
                 one.tail_tokens,
                 one.blocks,
             )
@@ -99,7 +99,7 @@ def take_up(book: WorkerBook, saved: SavedWorker, now_s: float) -> None:
     cache.set_capacity(saved.capacity_tokens, saved.factor, reported=saved.capacity_reported)
     cache.image.restore(
         [
-            Kept(one.base, one.first, now_s - one.age_s, one.block_tokens, one.tail_tokens, one.blocks)
+            Kept(one.base, one.first, now_s - one.age_s, one.unit_tokens, one.tail_tokens, one.blocks)
             for one in saved.prompts
         ]
     )
@@ -116,7 +116,7 @@ def saved_policy(
 ) -> Saved:
     """All of it."""
     return Saved(
-        version=1,
+        version=2,
         answer_tokens=answer_tokens,
         scale=scale.logs(),
         again=wanted.again,

@@ -11,6 +11,7 @@ from router.policies.expected_ttft_cache import CacheBelief
 from router.policies.expected_ttft_config import ExpectedTtftConfig
 from router.policies.expected_ttft_learned import Wanted
 from router.policies.expected_ttft_rate import PrefillRate
+from router.prefix.block_sizes import units_until
 from router.prefix.cache_image import Use
 from router.types import LoadReport, RequestId, RoutingRequest, WorkerId
 
@@ -37,17 +38,21 @@ and `displaced`. Flat, because one is made for every worker of every request.
 
 
 class Demand:
-    """A request as any worker sees it: estimated tokens of a block, of the prompt, of the answer to keep room for."""
+    """A request as any worker sees it: estimated tokens of a unit, of the prompt, of the answer to keep room for."""
 
-    __slots__ = ("answer_tokens", "block_tokens", "prompt_tokens", "request")
+    __slots__ = ("answer_tokens", "prompt_tokens", "request", "unit_tokens")
 
     def __init__(
-        self, request: RoutingRequest, block_tokens: float, prompt_tokens: float, answer_tokens: float
+        self, request: RoutingRequest, unit_tokens: float, prompt_tokens: float, answer_tokens: float
     ) -> None:
         self.request = request
-        self.block_tokens = block_tokens
+        self.unit_tokens = unit_tokens
         self.prompt_tokens = prompt_tokens
         self.answer_tokens = answer_tokens
+
+    def tokens_until(self, depth: int) -> float:
+        """In the first `depth` blocks of the prompt."""
+        return units_until(depth) * self.unit_tokens
 
 
 class Booking:
@@ -114,13 +119,13 @@ class WorkerBook:
     def weigh(self, demand: Demand, told_tokens: float | None, now_s: float) -> Weighed:
         """What the request would cost here. `told_tokens`: what the worker itself says it has of it (exact mode)."""
         config, image = self._config, self.cache.image
-        prompt_tokens, block_tokens, answer_tokens = demand.prompt_tokens, demand.block_tokens, demand.answer_tokens
+        prompt_tokens, answer_tokens = demand.prompt_tokens, demand.answer_tokens
         blocks = demand.request.key.blocks
         found = image.match(blocks) if blocks else 0
         if told_tokens is not None:
             match_tokens = self._match_tokens(demand, found, told_tokens)
         else:
-            match_tokens = found * block_tokens if found else 0.0
+            match_tokens = demand.tokens_until(found) if found else 0.0
         if match_tokens < prompt_tokens:
             cached = match_tokens
         else:
@@ -134,7 +139,7 @@ class WorkerBook:
         used_tokens = image.held_tokens + self.answers_tokens
         short_tokens = used_tokens + prompt_tokens + answer_tokens - config.memory_room * capacity
         if short_tokens > 0.0 and (queue or running):
-            locked_tokens = image.locked(blocks, found) * block_tokens
+            locked_tokens = demand.tokens_until(image.locked(blocks, found))
             if short_tokens > locked_tokens:
                 memory_s = config.memory_weight * self._memory_wait_s(short_tokens - locked_tokens)
         if image.size_tokens + new + answer_tokens > capacity:
@@ -152,7 +157,7 @@ class WorkerBook:
         bring.
         """
         brought = self.cache.image.locked(demand.request.key.blocks, found) if found else 0
-        return min(max(brought * demand.block_tokens, told_tokens), demand.prompt_tokens)
+        return min(max(demand.tokens_until(brought), told_tokens), demand.prompt_tokens)
 
     def _backlog_s(self, now_s: float) -> float:
         """Seconds until prefill booked before would be done. Work that is overdue counts until its first token.
@@ -198,7 +203,7 @@ class WorkerBook:
         if over_tokens > new_tokens:
             over_tokens = new_tokens
         _, token, pair, _ = self.rate.costs
-        again_s = over_tokens * (token + pair * oldest.end * oldest.block_tokens)
+        again_s = over_tokens * (token + pair * units_until(oldest.end) * oldest.unit_tokens)
         return again_s * self._wanted.share(now_s - oldest.used_s)
 
     # -- what happened -------------------------------------------------------------------------------------------
@@ -207,13 +212,13 @@ class WorkerBook:
         """Book a request that was sent here."""
         if self.unstreamed:
             self._assume_read(at_s)
-        request, block_tokens, prompt_tokens = demand.request, demand.block_tokens, demand.prompt_tokens
+        request, prompt_tokens = demand.request, demand.prompt_tokens
         blocks = request.key.blocks
-        tail_tokens = prompt_tokens - len(blocks) * block_tokens
+        tail_tokens = prompt_tokens - demand.tokens_until(len(blocks))
         found = 0 if told_tokens is None else self.cache.image.match(blocks)
         match_tokens = 0.0 if told_tokens is None else self._match_tokens(demand, found, told_tokens)
-        use = self.cache.image.use(blocks, block_tokens, max(0.0, tail_tokens), at_s)
-        cached = use.found_blocks * block_tokens if told_tokens is None else match_tokens
+        use = self.cache.image.use(blocks, demand.unit_tokens, max(0.0, tail_tokens), at_s)
+        cached = demand.tokens_until(use.found_blocks) if told_tokens is None else match_tokens
         if cached > prompt_tokens - 1.0:
             cached = prompt_tokens - 1.0
         booking = Booking(self._worker, demand, use, cached, at_s)
@@ -261,7 +266,7 @@ class WorkerBook:
                 self.answers_tokens = 0.0
         image, entry = self.cache.image, booking.use.entry
         if computed:
-            partial = booking.prompt_tokens - len(entry.blocks) * entry.block_tokens
+            partial = booking.prompt_tokens - units_until(len(entry.blocks)) * entry.unit_tokens
             image.reuse(entry, at_s)
             image.grow(entry, max(0.0, partial) + answer_tokens)
             if booking.first_s is not None and booking.stream and answer_tokens > 8:
@@ -270,11 +275,11 @@ class WorkerBook:
             image.cut(entry)
         image.release(entry)
 
-    def cached_report(self, booking: Booking, cached_tokens: float, block_tokens: float, slack_tokens: float) -> None:
+    def cached_report(self, booking: Booking, cached_tokens: float, unit_tokens: float, slack_tokens: float) -> None:
         """The worker says how much of the prompt it had."""
-        expected_tokens = min(booking.use.found_blocks * block_tokens, booking.prompt_tokens)
+        expected_tokens = min(units_until(booking.use.found_blocks) * unit_tokens, booking.prompt_tokens)
         self.cache.cached_reported(
-            booking.use, cached_tokens, expected_tokens, block_tokens, slack_tokens,
+            booking.use, cached_tokens, expected_tokens, unit_tokens, slack_tokens,
             evicted_before=booking.evicted_before,
         )  # fmt: skip
 

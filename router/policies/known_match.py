@@ -7,12 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from router.prefix.block_sizes import units_until
 from router.types import RoutingRequest, Workers
 
 
 def match_tokens(request: RoutingRequest, workers: Workers, blocks: Sequence[int]) -> list[float]:
     """Tokens matched on each of `workers`, in their order; `blocks` are those that the policy's index found there."""
-    size, known = request.key.block_tokens, request.known_match_tokens
+    size, known = request.key.unit_tokens, request.known_match_tokens
     if known is None:
-        return [found * size for found in blocks]
-    return [float(known.get(worker.id, found * size)) for worker, found in zip(workers, blocks, strict=True)]
+        return [units_until(found) * size for found in blocks]
+    return [
+        float(known.get(worker.id, units_until(found) * size)) for worker, found in zip(workers, blocks, strict=True)
+    ]

@@ -18,6 +18,7 @@ from random import Random
 
 from router.knob import knob, require
 from router.policies.ties import smallest
+from router.prefix.block_sizes import depth_within, units_until
 from router.prefix.recent_blocks import RecentBlocks
 from router.types import (
     AttemptFailed,
@@ -69,7 +70,7 @@ class LlmdWeighted:
         costs = [
             -config.queue_weight * ((longest - queue) / (longest - shortest) if longest > shortest else 1.0)
             - config.kv_weight * (1.0 - _kv_usage(worker))
-            - config.prefix_weight * (depth / len(blocks) if blocks else 0.0)
+            - config.prefix_weight * (units_until(depth) / units_until(len(blocks)) if blocks else 0.0)
             for worker, queue, depth in zip(workers, queues, depths, strict=True)
         ]
         index = smallest(costs, self._rng)
@@ -77,7 +78,7 @@ class LlmdWeighted:
             worker=workers[index].id,
             reason=Reason.LOWEST_COST,
             match_blocks=depths[index],
-            match_tokens=depths[index] * request.key.block_tokens,
+            match_tokens=units_until(depths[index]) * request.key.unit_tokens,
         )
 
     def observe(self, event: FleetEvent) -> None:
@@ -87,7 +88,7 @@ class LlmdWeighted:
                 worker = event.decision.worker
                 stored = self._index.setdefault(worker, RecentBlocks())
                 stored.insert(self._matched_part(event.request), event.at_s)
-                stored.trim(max(1, int(self._config.capacity_tokens / max(1.0, event.request.key.block_tokens))))
+                stored.trim_units(max(1, int(self._config.capacity_tokens / max(1.0, event.request.key.unit_tokens))))
                 self._queued.setdefault(worker, set()).add(event.request.request_id)
             case FirstToken() | Finished() | AttemptFailed():
                 self._queued.get(event.worker, set()).discard(event.request_id)
@@ -105,7 +106,7 @@ class LlmdWeighted:
         limit = self._config.max_match_tokens
         if limit == 0:
             return list(request.key.blocks)
-        return list(request.key.blocks[: max(1, int(limit / max(1.0, request.key.block_tokens)))])
+        return list(request.key.blocks[: max(1, depth_within(limit / max(1.0, request.key.unit_tokens)))])
 
 
 def _kv_usage(worker: WorkerView) -> float:

@@ -14,6 +14,7 @@ from random import Random
 
 from router.knob import knob, require
 from router.policies.ties import smallest
+from router.prefix.block_sizes import units_until
 from router.prefix.recent_blocks import RecentBlocks
 from router.types import (
     CacheCleared,
@@ -54,7 +55,7 @@ class ProductionStackPrefix:
         blocks = request.key.blocks
         depths = [self._index[one.id].match(blocks) if one.id in self._index else 0 for one in workers]
         deepest = max(depths)
-        if deepest * request.key.block_tokens < self._config.min_match_tokens:
+        if units_until(deepest) * request.key.unit_tokens < self._config.min_match_tokens:
             index = smallest([self._sent_lately(worker.id) for worker in workers], self._rng)
             reason = Reason.LEAST_LOADED
         else:
@@ -64,7 +65,7 @@ class ProductionStackPrefix:
             worker=workers[index].id,
             reason=reason,
             match_blocks=depths[index],
-            match_tokens=depths[index] * request.key.block_tokens,
+            match_tokens=units_until(depths[index]) * request.key.unit_tokens,
         )
 
     def observe(self, event: FleetEvent) -> None:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from random import Random
 
 from router.knob import knob, require
+from router.prefix.block_sizes import units_until
 from router.prefix.recent_blocks import RecentBlocks
 from router.types import (
     CacheCleared,
@@ -67,7 +68,7 @@ class SmgCacheAware:
             least_loaded = min(workers, key=lambda worker: (worker.in_flight, self._processed[worker.id]))
             return self._decide(least_loaded, Reason.LEAST_LOADED, request)
         depth, owner = self._match(request)
-        if depth * request.key.block_tokens > config.cache_threshold * request.key.prompt_tokens:
+        if units_until(depth) * request.key.unit_tokens > config.cache_threshold * request.key.prompt_tokens:
             chosen = next((worker for worker in workers if worker.id == owner), workers[0])
             return self._decide(chosen, Reason.PREFIX, request)
         first_of_least = min(workers, key=lambda worker: worker.in_flight)
@@ -113,9 +114,8 @@ class SmgCacheAware:
     def _decide(self, worker: WorkerView, reason: Reason, request: RoutingRequest) -> Decision:
         stored = self._tenants.get(worker.id)
         depth = 0 if stored is None else stored.match(request.key.blocks)
-        return Decision(
-            worker=worker.id, reason=reason, match_blocks=depth, match_tokens=depth * request.key.block_tokens
-        )
+        match_tokens = units_until(depth) * request.key.unit_tokens
+        return Decision(worker=worker.id, reason=reason, match_blocks=depth, match_tokens=match_tokens)
 
     def _evict(self, event: Dispatched) -> None:
         if self._evict_at_s is None:
@@ -123,8 +123,8 @@ class SmgCacheAware:
         if event.at_s < self._evict_at_s:
             return
         self._evict_at_s = event.at_s + self._config.eviction_interval_s
-        capacity_blocks = max(1, int(self._config.max_tree_tokens / max(1.0, event.request.key.block_tokens)))
-        gone = sum(stored.trim(capacity_blocks) for stored in self._tenants.values())
+        capacity_units = max(1, int(self._config.max_tree_tokens / max(1.0, event.request.key.unit_tokens)))
+        gone = sum(stored.trim_units(capacity_units) for stored in self._tenants.values())
         if gone:
             self._owners = {
                 block: owner

@@ -15,6 +15,8 @@ from collections.abc import Callable, Iterable, Sequence
 from itertools import repeat
 from typing import NamedTuple
 
+from router.prefix.block_sizes import units_until
+
 LEAST_ENTRY_TOKENS = 16.0
 """A prompt counts for at least this much, so that a bound in tokens also bounds how many prompts are kept."""
 
@@ -27,16 +29,16 @@ class Entry:
     """
 
     __slots__ = (
-        "base", "block_tokens", "blocks", "counted_tokens", "first", "held", "known", "stored", "tail_tokens",
+        "base", "blocks", "counted_tokens", "first", "held", "known", "stored", "tail_tokens", "unit_tokens",
         "used_at", "used_s",
     )  # fmt: skip
 
-    def __init__(self, blocks: Sequence[int], block_tokens: float, tail_tokens: float) -> None:
+    def __init__(self, blocks: Sequence[int], unit_tokens: float, tail_tokens: float) -> None:
         self.blocks = blocks
         self.base = 0  # depth of blocks[0]: what newer entries own is cut off in time
         self.first = 0
         self.known = 0  # leading blocks that are computed, or that another prompt brings or brought
-        self.block_tokens = block_tokens
+        self.unit_tokens = unit_tokens
         self.tail_tokens = tail_tokens
         self.held = True  # a request runs or waits: SGLang locks what it uses
         self.stored = False
@@ -50,8 +52,10 @@ class Entry:
 
     @property
     def tokens(self) -> float:
-        own = self.base + len(self.blocks) - self.first
-        tokens = self.tail_tokens + own * self.block_tokens if own > 0 else self.tail_tokens
+        end = self.base + len(self.blocks)
+        tokens = self.tail_tokens
+        if end > self.first:
+            tokens += (units_until(end) - units_until(self.first)) * self.unit_tokens
         return max(tokens, LEAST_ENTRY_TOKENS)
 
 
@@ -71,7 +75,7 @@ class Kept(NamedTuple):
     base: int
     first: int
     used_s: float
-    block_tokens: float
+    unit_tokens: float
     tail_tokens: float
     blocks: Sequence[int]
 
@@ -122,9 +126,9 @@ class CacheImage:
         entry = next(iter(self._recent.values()), None)
         return entry if entry is not None else next((held for held in self._held if held.stored), None)
 
-    def use(self, blocks: Sequence[int], block_tokens: float, tail_tokens: float, at_s: float = 0.0) -> Use:
+    def use(self, blocks: Sequence[int], unit_tokens: float, tail_tokens: float, at_s: float = 0.0) -> Use:
         """A request uses this prompt: all of it becomes the most recent, and is held until `release`. O(blocks)."""
-        entry = Entry(blocks, block_tokens, tail_tokens)
+        entry = Entry(blocks, unit_tokens, tail_tokens)
         entry.used_s = at_s
         self._held[entry] = None
         found, before = self._take(entry)
@@ -197,7 +201,7 @@ class CacheImage:
         """What `restore` takes: all entries that are computed, those used last at the end. Reads only."""
         held = sorted((one for one in self._held if one.stored and one.known >= one.end), key=lambda one: one.used_s)
         return [
-            Kept(one.base, one.first, one.used_s, one.block_tokens, one.tail_tokens, list(one.blocks))
+            Kept(one.base, one.first, one.used_s, one.unit_tokens, one.tail_tokens, list(one.blocks))
             for one in (*self._recent.values(), *held)
         ]
 
@@ -207,7 +211,7 @@ class CacheImage:
         """
         self.clear()
         for one in kept:
-            entry = Entry(one.blocks, one.block_tokens, one.tail_tokens)
+            entry = Entry(one.blocks, one.unit_tokens, one.tail_tokens)
             entry.base, entry.first, entry.used_s = one.base, one.first, one.used_s
             own = one.blocks[max(0, one.first - one.base) :]
             if not one.base <= one.first <= entry.end or not self._owner.keys().isdisjoint(own):

@@ -40,7 +40,7 @@ _dump = msgspec.json.Encoder(order="deterministic").encode
 @interpreted
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PromptKeyConfig:
-    block_bytes: int = knob(256, "bytes of canonical prompt per block; about 64 tokens of English text")
+    block_bytes: int = knob(256, "bytes of a prompt's first blocks; deeper ones are multiples of it; about 64 tokens")
     bytes_per_token: float = knob(4.0, "bytes of prompt text per token, before it is learned from workers' usage")
 
     def __post_init__(self) -> None:
@@ -57,7 +57,7 @@ def prompt_key(parsed: ParsedRequest, config: PromptKeyConfig) -> PromptKey:
         seed = namespace_seed(_namespace(kind, parsed.model, parsed.body))
     return PromptKey(
         blocks=chain(data, config.block_bytes, seed),
-        block_tokens=config.block_bytes / config.bytes_per_token,
+        unit_tokens=config.block_bytes / config.bytes_per_token,
         prompt_tokens=len(data) / config.bytes_per_token,
     )
 

@@ -19,7 +19,7 @@ OutcomeSink = Callable[[Outcome], None]
 BodySink = Callable[[Outcome, bytes], None]
 NO_ANSWER = Relayed(status=0, first_s=None, last_s=None, events=0, usage=Usage())
 """What is known of an answer that never came."""
-NO_KEY = PromptKey(blocks=(), block_tokens=1.0, prompt_tokens=0.0)
+NO_KEY = PromptKey(blocks=(), unit_tokens=1.0, prompt_tokens=0.0)
 """What is known of a prompt that was never read."""
 
 

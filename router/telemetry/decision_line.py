@@ -15,14 +15,14 @@ from xxhash import xxh3_64_hexdigest
 
 from router.types import Outcome
 
-VERSION = 1
+VERSION = 2
 
 _encode = msgspec.json.Encoder().encode
 
 
 class Head(msgspec.Struct, kw_only=True):
     """The first line of a file. `started_at` is ISO 8601 in UTC; `text` says whether lines carry request bodies;
-    `block_bytes` is the size of a prompt block: hashes of different sizes cannot be compared."""
+    `block_bytes` is the size of a prompt's first blocks: hashes of different sizes cannot be compared."""
 
     trieway_decision_log: int
     trieway: str
@@ -109,7 +109,7 @@ def outcome_line(outcome: Outcome, at_unix_s: float, body: bytes | None) -> byte
         body=None if body is None else body.decode("utf-8", "replace"),
     )
     if key is not None:
-        line.blocks, line.block_tokens, line.key_tokens = _hex(key.blocks), key.block_tokens, key.prompt_tokens
+        line.blocks, line.block_tokens, line.key_tokens = _hex(key.blocks), key.unit_tokens, key.prompt_tokens
     if decision is not None:
         line.worker, line.reason = decision.worker, decision.reason.value
         line.match_tokens, line.match_blocks = decision.match_tokens, decision.match_blocks

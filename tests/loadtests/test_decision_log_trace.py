@@ -10,7 +10,9 @@ import zstandard
 from loadtests.decision_log_trace import is_decision_log, logged_traffic, read_decision_log
 from loadtests.trace_file import TraceError
 
-HEAD = '{"trieway_decision_log":1,"trieway":"0.1","started_at":"2026-01-01T00:00:00Z","block_bytes":256,"text":false}'
+HEAD = '{"trieway_decision_log":2,"trieway":"0.1","started_at":"2026-01-01T00:00:00Z","block_bytes":256,"text":false}'
+
+OLD_HEAD = HEAD.replace(":2,", ":1,", 1)
 
 
 def line(request_id: str = "a", at: float = 1000.0, blocks: str = "", more: str = "") -> str:
@@ -33,7 +35,7 @@ def written(path: Path, *lines: str) -> Path:
         ([HEAD, line(), '{"request_id": 5}'], r"log\.jsonl:3: .*Expected `str`"),
         ([HEAD, line(blocks="abc")], r"log\.jsonl:2: field 'blocks': expected 16 hex digits"),
         ([HEAD, line(blocks="zzzzzzzzzzzzzzzz")], r"log\.jsonl:2: field 'blocks'"),
-        ([HEAD.replace(":1,", ":2,", 1), line()], r"log\.jsonl:1: .*version 2, this Trieway reads up to 1"),
+        ([HEAD.replace(":2,", ":3,", 1), line()], r"log\.jsonl:1: .*version 3, this Trieway reads up to 2"),
         ([line()], r"log\.jsonl:1: not the first line of a decision log"),
         ([HEAD], r"holds no request"),
     ],
@@ -115,3 +117,32 @@ def test_replay_shares_pages_exactly_where_block_hashes_are_equal(tmp_path: Path
     assert (one.output_tokens, two.output_tokens) == (100, 7)
     assert one.prompt_tokens // traffic.page_tokens == 3
     assert len(one.pages) == (one.prompt_tokens + one.output_tokens) // traffic.page_tokens
+
+
+def test_logs_of_two_versions_are_not_mixed(tmp_path: Path) -> None:
+    for name, head in (("decisions-1", OLD_HEAD), ("decisions-2", HEAD)):
+        (tmp_path / f"{name}.jsonl.zst").write_bytes(zstandard.compress(f"{head}\n{line()}\n".encode()))
+
+    with pytest.raises(TraceError, match=r"decisions-2.*'trieway_decision_log': 2 here, 1 in the files before"):
+        read_decision_log(tmp_path)
+
+
+def test_equal_blocks_of_version_1_become_blocks_that_grow(tmp_path: Path) -> None:
+    units = "".join(f"{unit:016x}" for unit in range(1, 40))
+
+    (found,) = read_decision_log(written(tmp_path / "log.jsonl", OLD_HEAD, line(blocks=units)))
+
+    assert found.key.blocks == [*range(1, 33), 34, 36, 38]
+
+
+def test_a_block_is_as_many_pages_as_it_has_units(tmp_path: Path) -> None:
+    shared = "".join(f"{block:016x}" for block in range(1, 35))
+    lines = [line("a", blocks=shared + f"{77:016x}"), line("b", blocks=shared + f"{88:016x}"), line("c", blocks=shared)]
+    requests = read_decision_log(written(tmp_path / "log.jsonl", HEAD, *lines))
+
+    one, other, start = (request.pages for request in logged_traffic(requests, "log").requests)
+
+    assert one[:36] == other[:36] == start[:36]  # 32 blocks of one page, 2 of two
+    assert set(one[:36]).isdisjoint(one[36:])
+    assert one[36:38] != other[36:38]
+    assert len(set(one)) == len(one) >= 38

@@ -9,8 +9,8 @@ from msgspec.structs import replace
 from router.types import Decision, Outcome, PromptKey, Reason, RequestId, WorkerId
 
 
-def key(*blocks: int, block_tokens: float = 64.0) -> PromptKey:
-    return PromptKey(blocks=list(blocks), block_tokens=block_tokens, prompt_tokens=len(blocks) * block_tokens + 10)
+def key(*blocks: int, unit_tokens: float = 64.0) -> PromptKey:
+    return PromptKey(blocks=list(blocks), unit_tokens=unit_tokens, prompt_tokens=len(blocks) * unit_tokens + 10)
 
 
 def decision(worker: str = "w1", **fields: Any) -> Decision:

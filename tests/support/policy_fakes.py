@@ -24,7 +24,7 @@ def fleet(*in_flight: int) -> list[View]:
 
 def request(*blocks: int, name: str = "r", tokens: float | None = None) -> RoutingRequest:
     """A prompt of blocks of 100 tokens; `tokens` where it is not all of them."""
-    key = PromptKey(blocks=blocks, block_tokens=100.0, prompt_tokens=100.0 * len(blocks) if tokens is None else tokens)
+    key = PromptKey(blocks=blocks, unit_tokens=100.0, prompt_tokens=100.0 * len(blocks) if tokens is None else tokens)
     return RoutingRequest(request_id=RequestId(name), endpoint="/generate", key=key)
 
 

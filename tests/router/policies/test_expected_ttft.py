@@ -16,6 +16,7 @@ from msgspec.structs import replace
 from policy_fakes import View
 from router.policies.expected_ttft import TERMS, ExpectedTtft, ExpectedTtftConfig
 from router.policies.expected_ttft_rate import PrefillRate
+from router.prefix.block_sizes import units_until
 from router.types import (
     AttemptFailed,
     CacheCleared,
@@ -53,7 +54,7 @@ def chained(*blocks: int) -> tuple[int, ...]:
 
 
 def request(name: str, blocks: tuple[int, ...], at_s: float = 0.0, model: str | None = None) -> RoutingRequest:
-    key = PromptKey(blocks=blocks, block_tokens=BLOCK, prompt_tokens=max(1.0, BLOCK * len(blocks)))
+    key = PromptKey(blocks=blocks, unit_tokens=BLOCK, prompt_tokens=max(1.0, BLOCK * units_until(len(blocks))))
     return RoutingRequest(
         request_id=RequestId(name), endpoint="/generate", key=key, at_s=at_s, stream=True, model=model
     )
@@ -392,9 +393,9 @@ def test_what_requests_in_flight_bring_counts_beside_what_a_worker_says_it_holds
     decision = policy.select(following, workers)
 
     assert decision.worker == home
-    assert decision.match_tokens == 40 * BLOCK
-    done = replace(following, known_match_tokens={**told, home: 41 * 512})
-    assert policy.select(done, workers).match_tokens == 41 * BLOCK  # it says more
+    assert decision.match_tokens == BLOCK * units_until(40)
+    done = replace(following, known_match_tokens={**told, home: 49 * 512})
+    assert policy.select(done, workers).match_tokens == 49 * BLOCK  # it says more
 
 
 def test_what_is_explained_is_what_decides() -> None:
@@ -422,7 +423,7 @@ worker_ids = st.sampled_from([WorkerId(f"w{i}") for i in range(4)])
 keys = st.builds(
     PromptKey,
     blocks=st.lists(st.integers(0, 2), max_size=6).map(lambda blocks: chained(*blocks)),
-    block_tokens=st.sampled_from([512.0, 64.0, 0.5]),
+    unit_tokens=st.sampled_from([512.0, 64.0, 0.5]),
     prompt_tokens=st.sampled_from([0.0, 1.0, 700.0, 3072.0, 1e7]),
 )
 requests = st.builds(

@@ -48,7 +48,7 @@ def chained(*blocks: int) -> tuple[int, ...]:
 
 
 def request(name: str, blocks: tuple[int, ...], at_s: float) -> RoutingRequest:
-    key = PromptKey(blocks=blocks, block_tokens=512.0, prompt_tokens=512.0 * len(blocks) + 100)
+    key = PromptKey(blocks=blocks, unit_tokens=512.0, prompt_tokens=512.0 * len(blocks) + 100)
     return RoutingRequest(
         request_id=RequestId(name), endpoint="/generate", key=key, at_s=at_s, stream=True, model="m"
     )
@@ -147,7 +147,7 @@ def damaged(path: tuple[Any, ...], value: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("path", "value"),
     [
-        (("version",), 2),
+        (("version",), 1),
         (("answer_tokens",), nan),
         (("again",), [0.0]),
         (("scale",), [["m", 99.0]]),

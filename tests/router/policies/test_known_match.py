@@ -27,7 +27,7 @@ A, B, C = WorkerId("a"), WorkerId("b"), WorkerId("c")
 
 
 WORKERS = [View(A), View(B), View(C)]
-KEY = PromptKey(blocks=(1, 2, 3), block_tokens=64.0, prompt_tokens=200.0)
+KEY = PromptKey(blocks=(1, 2, 3), unit_tokens=64.0, prompt_tokens=200.0)
 ASKED = RoutingRequest(request_id=RequestId("r"), endpoint="/generate", key=KEY)
 
 
@@ -50,7 +50,7 @@ def test_prefix_match_goes_where_the_prefix_is_known_to_be() -> None:
 
 def test_expected_ttft_prices_what_is_known_to_be_there() -> None:
     policy = ExpectedTtft(ExpectedTtftConfig(), Random(1))
-    big = replace(ASKED, key=replace(KEY, prompt_tokens=8000.0, block_tokens=2000.0))
+    big = replace(ASKED, key=replace(KEY, prompt_tokens=8000.0, unit_tokens=2000.0))
     for worker in WORKERS:
         policy.observe(WorkerJoined(worker=worker.id, at_s=0.0))
     told = replace(big, known_match_tokens={A: 0, B: 15_000, C: 8_000}, known_prompt_tokens=16_000)

@@ -9,6 +9,7 @@ import pytest
 from policy_fakes import View, dispatch, fleet, request
 from router.policies import Policy
 from router.policies.llmd_weighted import LlmdWeighted, LlmdWeightedConfig
+from router.prefix.block_sizes import units_until
 from router.types import (
     AttemptFailed,
     CacheCleared,
@@ -84,14 +85,14 @@ def test_free_kv_memory_weighs_two_thirds_of_a_whole_match() -> None:
 def test_only_the_first_4096_tokens_are_compared() -> None:
     policy, whole = llmd(), llmd(max_match_tokens=0)
     prompt = tuple(range(1, 101))
-    other = (*range(1, 41), *range(1001, 1061))
+    other = (*range(1, 37), *range(1001, 1061))  # its first 36 blocks have 40 units of 100 tokens
     for one in (policy, whole):
         dispatch(one, request(*prompt, name="a"), "w1")
         first_token(one, "a", "w1")
 
     assert policy.select(request(*other), fleet(0, 0)).match_tokens == 4000.0
     assert policy.select(request(*prompt), fleet(0, 0)).match_tokens == 4000.0
-    assert whole.select(request(*prompt), fleet(0, 0)).match_tokens == 10_000.0
+    assert whole.select(request(*prompt), fleet(0, 0)).match_tokens == 100.0 * units_until(100)
 
 
 def test_the_index_of_a_worker_is_bounded_in_tokens() -> None:

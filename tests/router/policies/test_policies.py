@@ -26,7 +26,7 @@ from router.types import (
 
 
 def request(blocks: tuple[int, ...] = (), session: str | None = None) -> RoutingRequest:
-    key = PromptKey(blocks=blocks, block_tokens=64.0, prompt_tokens=64.0 * len(blocks))
+    key = PromptKey(blocks=blocks, unit_tokens=64.0, prompt_tokens=64.0 * len(blocks))
     return RoutingRequest(request_id=RequestId("r"), endpoint="/generate", key=key, session=session)
 
 

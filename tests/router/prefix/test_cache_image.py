@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from router.prefix.block_sizes import units_until
 from router.prefix.cache_image import CacheImage, Entry
 
 TOKENS = 64.0
@@ -20,7 +21,10 @@ def chained(blocks: list[int]) -> list[int]:
     return hashes
 
 
-prompts = st.lists(st.integers(0, 2), max_size=8).map(chained)
+prompts = st.tuples(st.sampled_from([0, 30]), st.lists(st.integers(0, 2), max_size=8)).map(
+    lambda drawn: chained([3] * drawn[0] + drawn[1])
+)
+"""Short ones, and some with a long beginning in common, behind which blocks are larger."""
 
 
 class Naive:
@@ -77,6 +81,17 @@ def test_without_eviction_it_knows_exactly_the_blocks_used(stored: list[list[int
 
     assert image.match(asked) == naive.match(asked)
     assert image.size_blocks == len(naive.last)
+
+
+@given(st.lists(prompts.filter(bool), max_size=25))
+def test_every_block_counts_once_as_long_as_it_is(stored: list[list[int]]) -> None:
+    image = CacheImage(1e9, 10**6)
+    for prompt in stored:
+        image.release(image.use(prompt, TOKENS, 0.0).entry)
+
+    depths = {block: depth for prompt in stored for depth, block in enumerate(prompt, start=1)}
+    units = sum(units_until(depth) - units_until(depth - 1) for depth in depths.values())
+    assert image.size_tokens == pytest.approx(units * TOKENS)
 
 
 steps = st.lists(st.tuples(st.sampled_from(["use", "reuse", "release", "cut", "grow"]), prompts, st.integers(0, 9)))

@@ -6,6 +6,7 @@ import hypothesis.strategies as st
 from hypothesis import given
 
 from router.prefix.block_hash import chain
+from router.prefix.block_sizes import units_until
 from router.prefix.recent_blocks import RecentBlocks
 
 PROMPTS = st.lists(st.integers(0, 2), max_size=6).map(lambda pieces: chain(bytes(pieces), 1, 7))
@@ -49,6 +50,28 @@ def test_trimming_holds_the_bound_and_leaves_no_hole(history: list[list[int]], c
     for prompt in history:
         kept = [stored.mark(block) is not None for block in prompt]
         assert kept == sorted(kept, reverse=True)
+
+
+LONG = st.tuples(st.sampled_from([0, 40]), st.lists(st.integers(0, 2), max_size=9)).map(
+    lambda drawn: chain(bytes([3] * drawn[0] + drawn[1]), 1, 7)
+)
+
+
+@given(history=st.lists(LONG, max_size=12), capacity=st.integers(0, 99))
+def test_a_bound_in_units_holds_and_drops_no_more_than_it_takes(history: list[list[int]], capacity: int) -> None:
+    stored = RecentBlocks()
+    for mark, prompt in enumerate(history):
+        stored.insert(prompt, mark)
+    depths = {block: depth for prompt in history for depth, block in enumerate(prompt, start=1)}
+    units = {block: units_until(depth) - units_until(depth - 1) for block, depth in depths.items()}
+    assert stored.size_units == sum(units.values())
+
+    gone = stored.trim_units(capacity)
+
+    assert stored.size_units == sum(size for block, size in units.items() if stored.mark(block) is not None) <= capacity
+    assert len(stored) == len(units) - gone
+    if gone:
+        assert stored.size_units + max(units.values()) > capacity
 
 
 @given(history=st.lists(PROMPTS, max_size=12), before=st.integers(0, 13))

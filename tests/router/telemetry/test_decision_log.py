@@ -57,7 +57,7 @@ def test_everything_that_replay_needs_comes_back(tmp_path: Path) -> None:
     first, second = read_decision_log(tmp_path)
 
     assert first.key.blocks == list(blocks)
-    assert (first.key.block_tokens, first.key.prompt_tokens) == (64.0, 202.0)
+    assert (first.key.unit_tokens, first.key.prompt_tokens) == (64.0, 202.0)
     assert (first.worker, first.match_tokens, first.expected_ttft_s, first.ttft_s) == ("w2", 128.0, 0.2, 0.25)
     assert (first.max_output_tokens, first.prompt_tokens, first.cached_tokens, first.completion_tokens) == (
         99, 200, 64, 10,
