@@ -4,10 +4,10 @@
 which of them a name means (replay_load.py), reading files (traces.py), virtual time (replay.py).
 
 A Mooncake block of 512 tokens is eight engine pages of 64 tokens, so that an answer wastes little of its last page;
-the prompt key takes whole ones as its units, and a partial last one has no hash. Prompts share exactly what the trace
-says; answers are stored by the engine under names of their own, because a trace without text cannot say which later
-prompt repeats them. Text is rendered and cut into tokens as the simulated worker does it, one token a page, as SGLang's
-default is.
+pages are the units of the prompt key, and what is less than a block of it has no hash. Prompts share exactly what the
+trace says; answers are stored by the engine under names of their own, because a trace without text cannot say which
+later prompt repeats them. Text is rendered and cut into tokens as the simulated worker does it, one token a page, as
+SGLang's default is.
 """
 
 from __future__ import annotations
@@ -88,17 +88,18 @@ class _BlockNames:
     def request(self, request: BlockRequest, *, wait: bool) -> ReplayRequest:
         blocks = -(-request.prompt_tokens // BLOCK_TOKENS)
         numbers = [self._number(block) for block in request.blocks] or [self._fresh() for _ in range(blocks)]
-        whole = request.prompt_tokens // BLOCK_TOKENS
+        pages = self._pages(numbers, request)
+        whole = pages[: request.prompt_tokens // PAGE_TOKENS]
         return ReplayRequest(
             arrival_s=request.arrival_s,
             key=PromptKey(
-                blocks=chain(array("Q", numbers[:whole]).tobytes(), 8, _SEED),
-                unit_tokens=float(BLOCK_TOKENS),
+                blocks=chain(whole.tobytes(), whole.itemsize, _SEED),
+                unit_tokens=float(PAGE_TOKENS),
                 prompt_tokens=float(request.prompt_tokens),
             ),
             prompt_tokens=request.prompt_tokens,
             output_tokens=request.output_tokens,
-            pages=self._pages(numbers, request),
+            pages=pages,
             session_id=request.session_id,
             turn=request.turn,
             gap_s=request.gap_s,

@@ -60,7 +60,7 @@ class CacheBelief:
         if cached_tokens > 0:
             self.reports_cache = True
         if cached_tokens < expected_tokens - slack_tokens:
-            keep = depth_within(cached_tokens / unit_tokens)
+            keep = depth_within(int(cached_tokens / unit_tokens))
             tick = next((used_at for end, used_at, _ in use.before if end > keep), 0) if self.reports_cache else 0
             if tick:
                 self.image.forget_until(tick)

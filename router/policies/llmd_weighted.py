@@ -106,7 +106,7 @@ class LlmdWeighted:
         limit = self._config.max_match_tokens
         if limit == 0:
             return list(request.key.blocks)
-        return list(request.key.blocks[: max(1, depth_within(limit / max(1.0, request.key.unit_tokens)))])
+        return list(request.key.blocks[: max(1, depth_within(int(limit / max(1.0, request.key.unit_tokens))))])
 
 
 def _kv_usage(worker: WorkerView) -> float:

@@ -13,7 +13,7 @@ from struct import iter_unpack
 
 from xxhash import xxh3_64_intdigest
 
-from router.prefix.block_sizes import RUNS
+from router.prefix.block_sizes import LARGEST, RUNS
 
 
 def namespace_seed(namespace: bytes) -> int:
@@ -23,14 +23,13 @@ def namespace_seed(namespace: bytes) -> int:
 
 def chain(data: bytes, unit_bytes: int, seed: int) -> list[int]:
     """Hashes of the full blocks of `data`, first block first. A partial last block has none."""
-    hashes: list[int] = []
     view = memoryview(data)
-    for count, units in RUNS:
+    hashes: list[int] = []
+    for count, units in (*RUNS, (len(data), LARGEST)):
         size = units * unit_bytes
-        whole = len(view) // size
-        if not whole:
-            break
-        used = size * min(count, whole)
+        used = size * min(count, len(view) // size)
         hashes += [seed := xxh3_64_intdigest(block, seed) for (block,) in iter_unpack(f"{size}s", view[:used])]
+        if used < size * count:
+            break
         view = view[used:]
     return hashes

@@ -105,7 +105,7 @@ def test_a_policy_knows_the_prompt_and_never_the_length_of_the_answer() -> None:
 
     (asked,) = policy.asked
     assert (asked.session, asked.max_output_tokens, asked.key.prompt_tokens) == ("s", None, 1024.0)
-    assert len(asked.key.blocks) == 2
+    assert len(asked.key.blocks) == 16
 
 
 def test_load_is_reported_at_every_poll_and_is_in_the_view_before_it_is_told() -> None:

@@ -28,7 +28,7 @@ def test_two_prompts_share_the_blocks_that_are_equal_as_a_whole(one: bytes, two:
     same = next((i for i, (x, y) in enumerate(zip(start + one, start + two, strict=False)) if x != y), None)
     shared = min(len(start + one), len(start + two)) if same is None else same
 
-    depth = min(depth_within(shared / 4), len(a), len(b))
+    depth = min(depth_within(shared // 4), len(a), len(b))
 
     assert a[:depth] == b[:depth]
     assert not set(a[depth:]) & set(b[depth:])
