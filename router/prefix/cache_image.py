@@ -136,9 +136,9 @@ class CacheImage:
         return Use(entry, found, tuple(before))
 
     def reuse(self, entry: Entry, at_s: float = 0.0) -> None:
-        """The worker has computed the prompt: it is the most recent again. Only while held."""
+        """The worker has computed the prompt. Only while held: what it shares belongs to a prompt that is held too."""
         entry.used_s = at_s
-        if entry.first or not entry.stored:
+        if not entry.stored:
             self._take(entry)
             self._shrink()
         entry.known = entry.end
@@ -278,7 +278,7 @@ class CacheImage:
             self._lose(holder, end)
             depth = end
         entry.known = max(entry.known, depth)
-        owner.update(zip(blocks[:limit] if limit < len(blocks) else blocks, repeat(entry)))
+        owner.update(dict.fromkeys(blocks[:limit] if limit < len(blocks) else blocks, entry))
         entry.first = 0
         entry.stored = True
         self._count(entry)
@@ -328,7 +328,8 @@ class CacheImage:
     def _drop(self, entry: Entry) -> None:
         owner = self._owner
         for block in entry.blocks[entry.first - entry.base :]:
-            owner.pop(block, None)
+            if block in owner:
+                del owner[block]
         entry.stored = False
         self._count(entry)
         del self._recent[entry.used_at]
