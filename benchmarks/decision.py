@@ -27,20 +27,8 @@ from time import perf_counter
 from router.policies import POLICIES, Policy, PolicyConfigs, build_policy
 from router.policies.expected_ttft import ExpectedTtft, ExpectedTtftConfig
 from router.prefix.block_hash import chain
-from router.types import (
-    Decision,
-    Dispatched,
-    Finished,
-    FirstToken,
-    LoadReport,
-    Outcome,
-    PromptKey,
-    Reason,
-    RequestId,
-    RoutingRequest,
-    WorkerId,
-    WorkerJoined,
-)
+from router.records import Decision, Dispatched, Finished, FirstToken, Outcome, RoutingRequest
+from router.types import LoadReport, PromptKey, Reason, RequestId, WorkerId, WorkerJoined
 
 BLOCK_BYTES = 256
 BYTES_PER_TOKEN = 4.0

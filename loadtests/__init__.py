@@ -1,4 +1,5 @@
 """Traffic, measurement and judgement: workloads, traces, live and virtual replay, reports.
 
-Speaks HTTP to routers and workers; may import `router.policies`, `router.types`, `router.prefix`, `workers.simulated`.
+Speaks HTTP to routers and workers; may import `router.policies`, `router.records`, `router.types`, `router.prefix`,
+`workers.simulated`.
 """

@@ -19,7 +19,7 @@ from loadtests.replay_config import ReplayConfig
 from loadtests.replay_policy import named_policy
 from loadtests.replay_source import ReplayTraffic
 from router.policies import Policy
-from router.types import FleetEvent
+from router.records import FleetEvent
 
 __all__ = ["ReplayConfig", "ReplayRun", "busy_share", "replay"]
 

@@ -20,19 +20,8 @@ from loadtests.replay_source import ReplayRequest, ReplayTraffic
 from loadtests.replay_worker import ReplayWorker
 from router.admission.held_queue import LOOK_S, Held, HeldQueue, HoldConfig
 from router.policies import Policy
-from router.types import (
-    Decision,
-    Dispatched,
-    Finished,
-    FirstToken,
-    FleetEvent,
-    LoadReported,
-    Outcome,
-    RequestId,
-    RoutingRequest,
-    WorkerId,
-    WorkerJoined,
-)
+from router.records import Decision, Dispatched, Finished, FirstToken, FleetEvent, Outcome, RoutingRequest
+from router.types import LoadReported, RequestId, WorkerId, WorkerJoined
 from workers.simulated.engine import TokenOutput
 from workers.simulated.request import EngineRequest
 

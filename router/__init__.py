@@ -16,13 +16,13 @@ if TYPE_CHECKING:
     from router.config import RouterConfig
     from router.errors import RouterError
     from router.policies.base import Policy
-    from router.types import Decision, Outcome
+    from router.records import Decision, Outcome
 
 __all__ = ["Decision", "Outcome", "Policy", "RouterConfig", "RouterError", "create_app"]
 
 _HOMES = {
-    "Decision": "router.types",
-    "Outcome": "router.types",
+    "Decision": "router.records",
+    "Outcome": "router.records",
     "Policy": "router.policies.base",
     "RouterConfig": "router.config",
     "RouterError": "router.errors",

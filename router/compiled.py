@@ -10,18 +10,30 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from hashlib import sha256
 from importlib.machinery import EXTENSION_SUFFIXES, ModuleSpec
 from importlib.util import spec_from_file_location
 from pathlib import Path
 from types import ModuleType
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 T = TypeVar("T")
 ROOT = Path(__file__).parents[1]
 FOLDER = Path(__file__).parent / "_compiled"
 MANIFEST = "manifest.json"
+
+if TYPE_CHECKING:
+    from mypy_extensions import mypyc_attr as mypyc_attr
+else:
+
+    def mypyc_attr(**_: bool) -> Callable[[T], T]:
+        """What mypyc is told of a class, by this very name; no more than that, and nothing where it is interpreted.
+
+        `acyclic`: its objects are never part of a cycle, so that the garbage collector need not know of them.
+        """
+        return interpreted
+
 
 
 def interpreted(cls: T) -> T:

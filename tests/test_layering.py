@@ -25,7 +25,8 @@ FORBIDDEN = {
 KNOW_PROCESSES = ("router/app.py", "router/config_commands.py", "router/processes")
 """Nobody else may know that there can be several."""
 LOADTESTS_MAY = (
-    "router.policies", "router.types", "router.prefix", "router.admission.held_queue", "workers.simulated"
+    "router.policies", "router.records", "router.types", "router.prefix", "router.admission.held_queue",
+    "workers.simulated",
 )  # fmt: skip
 
 

@@ -18,7 +18,8 @@ from math import inf
 
 from router.compiled import interpreted
 from router.knob import knob, require
-from router.types import Decision, WorkerId
+from router.records import Decision
+from router.types import WorkerId
 
 LOOK_S = 0.1
 """How often one of the workers is asked about while something is held."""

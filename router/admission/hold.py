@@ -12,8 +12,9 @@ from typing import Any, Final
 
 from router.admission.held_queue import LOOK_S, Held, HeldQueue, HoldConfig
 from router.clock import Clock
+from router.records import Decision, Finished, FirstToken, FleetEvent
 from router.request.strand import Gate
-from router.types import AttemptFailed, Decision, Finished, FirstToken, FleetEvent, LoadReported, WorkerId
+from router.types import AttemptFailed, LoadReported, WorkerId
 
 
 class Hold:

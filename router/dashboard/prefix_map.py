@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from router.types import Outcome, WorkerId
+from router.records import Outcome
+from router.types import WorkerId
 
 MAX_NODES = 28
 

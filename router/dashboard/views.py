@@ -22,9 +22,10 @@ from router.policies import Policy
 from router.policies.explains import candidates_of, expected_match_tokens
 from router.policies.remembers import index_blocks_of
 from router.prefix.block_sizes import units_until
+from router.records import Outcome, RoutingRequest
 from router.telemetry.recent_requests import Entry, RecentRequests
 from router.telemetry.traffic import STEP_S, Traffic, quantiles
-from router.types import Outcome, RequestId, RoutingRequest, WorkerId
+from router.types import RequestId, WorkerId
 
 KEPT_S = 1.0
 REPORT_KEPT_S = 5.0

@@ -10,7 +10,7 @@ from math import log
 
 from router.errors import ClientError, ClientGone, RouterError
 from router.experiment.tally import LOWEST_S, QuantileTally, RatioTally, TimeGrid
-from router.types import Outcome
+from router.records import Outcome
 
 
 def _codes(root: type[RouterError]) -> frozenset[str]:

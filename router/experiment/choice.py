@@ -2,18 +2,40 @@
 
 from __future__ import annotations
 
-import msgspec
+from dataclasses import dataclass
+from typing import Final
 
+from router.compiled import mypyc_attr
 from router.policies.base import Policy
-from router.types import ArmName, Decision, Workers
+from router.records import Decision
+from router.types import ArmName, Workers
 
 
-class Choice(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+@mypyc_attr(acyclic=True)
+@dataclass(init=False, slots=True, kw_only=True)
+class Choice:
     """A decision, who made it, and among which workers. `spilled`: none of the arm's own could take the request."""
 
-    decision: Decision
-    policy: Policy
-    policy_name: str
-    workers: Workers
-    arm: ArmName | None = None
-    spilled: bool = False
+    decision: Final[Decision]
+    policy: Final[Policy]
+    policy_name: Final[str]
+    workers: Final[Workers]
+    arm: Final[ArmName | None]
+    spilled: Final[bool]
+
+    def __init__(
+        self,
+        *,
+        decision: Decision,
+        policy: Policy,
+        policy_name: str,
+        workers: Workers,
+        arm: ArmName | None = None,
+        spilled: bool = False,
+    ) -> None:
+        self.decision = decision
+        self.policy = policy
+        self.policy_name = policy_name
+        self.workers = workers
+        self.arm = arm
+        self.spilled = spilled

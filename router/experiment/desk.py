@@ -23,7 +23,8 @@ from router.experiment.live import Experiment
 from router.experiment.report import Report, report
 from router.experiment.steering import Steering
 from router.policies import PolicyConfigs
-from router.types import Outcome, WorkerId, WorkerJoined
+from router.records import Outcome
+from router.types import WorkerId, WorkerJoined
 
 log = logging.getLogger(__name__)
 

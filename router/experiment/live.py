@@ -19,17 +19,8 @@ from router.experiment.config import ExperimentConfig
 from router.experiment.isolate import Plan
 from router.experiment.judge import Judgement, judge
 from router.experiment.tally import GROUPS, TimeGrid
-from router.types import (
-    ArmName,
-    Dispatched,
-    FleetEvent,
-    Outcome,
-    RoutingRequest,
-    WorkerId,
-    WorkerJoined,
-    WorkerLeft,
-    Workers,
-)
+from router.records import Dispatched, FleetEvent, Outcome, RoutingRequest
+from router.types import ArmName, WorkerId, WorkerJoined, WorkerLeft, Workers
 
 
 class Experiment:

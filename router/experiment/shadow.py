@@ -22,17 +22,8 @@ from router.knob import knob, require
 from router.policies import Policy, PolicyConfigs
 from router.policies.explains import expected_match_tokens
 from router.policies.spec import policy_of
-from router.types import (
-    AttemptFailed,
-    Decision,
-    Dispatched,
-    Finished,
-    FirstToken,
-    FleetEvent,
-    RequestId,
-    RoutingRequest,
-    Workers,
-)
+from router.records import Decision, Dispatched, Finished, FirstToken, FleetEvent, RoutingRequest
+from router.types import AttemptFailed, RequestId, Workers
 
 PENDING = 10_000
 """Decisions kept until their request ends."""

@@ -12,7 +12,8 @@ from typing import Protocol
 
 from router.experiment.choice import Choice
 from router.policies.base import Policy
-from router.types import Decision, FleetEvent, RoutingRequest, Workers
+from router.records import Decision, FleetEvent, RoutingRequest
+from router.types import Workers
 
 log = logging.getLogger(__name__)
 

@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import ClassVar
 
-from router.types import CacheCleared, Finished, FleetEvent, WorkerId, WorkerLeft
+from router.records import Finished, FleetEvent
+from router.types import CacheCleared, WorkerId, WorkerLeft
 
 LONG_MATCH_TOKENS = 256
 """Shorter predictions are worth no alarm: a system prompt's length."""

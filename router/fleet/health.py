@@ -22,8 +22,9 @@ from router.fleet.registry import Registry
 from router.fleet.server_info import facts_of
 from router.fleet.vitals import HealthConfig
 from router.fleet.worker import Worker, WorkerState
+from router.records import FleetEvent
 from router.spawn import Spawn
-from router.types import AttemptFailed, FleetEvent, WorkerId, WorkerJoined, WorkerLeft
+from router.types import AttemptFailed, WorkerId, WorkerJoined, WorkerLeft
 
 log = logging.getLogger(__name__)
 

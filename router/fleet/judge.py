@@ -13,15 +13,8 @@ from router.errors import WorkerTimeout
 from router.fleet.lost import LostRequests
 from router.fleet.registry import Registry
 from router.fleet.worker import Worker
-from router.types import (
-    AttemptFailed,
-    Finished,
-    FirstToken,
-    LoadReport,
-    LoadReported,
-    WorkerId,
-    WorkerLeft,
-)
+from router.records import Finished, FirstToken
+from router.types import AttemptFailed, LoadReport, LoadReported, WorkerId, WorkerLeft
 
 UNREACHABLE = "worker_unreachable"
 BLAMED = frozenset({"worker_hung_up", "worker_timeout", "worker_refused", "stream_cut", UNREACHABLE})

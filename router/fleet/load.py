@@ -19,8 +19,9 @@ from router.errors import WorkerError
 from router.fleet.registry import Registry
 from router.fleet.worker import Worker, WorkerState
 from router.knob import knob, require
+from router.records import FleetEvent
 from router.spawn import Spawn
-from router.types import FleetEvent, LoadReport, WorkerId, WorkerJoined
+from router.types import LoadReport, WorkerId, WorkerJoined
 
 log = logging.getLogger(__name__)
 

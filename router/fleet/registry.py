@@ -22,16 +22,8 @@ from router.fleet.server_info import ServerFacts
 from router.fleet.state import WorkerState
 from router.fleet.vitals import HealthConfig
 from router.fleet.worker import Worker
-from router.types import (
-    CacheCleared,
-    FleetEvent,
-    LoadReport,
-    LoadReported,
-    WorkerChanged,
-    WorkerId,
-    WorkerJoined,
-    WorkerLeft,
-)
+from router.records import FleetEvent
+from router.types import CacheCleared, LoadReport, LoadReported, WorkerChanged, WorkerId, WorkerJoined, WorkerLeft
 
 log = logging.getLogger(__name__)
 

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from router.types import Decision, FleetEvent, RoutingRequest, Workers
+from router.records import Decision, FleetEvent, RoutingRequest
+from router.types import Workers
 
 
 class Policy(Protocol):

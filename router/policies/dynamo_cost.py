@@ -23,22 +23,8 @@ from router.policies.known_match import match_tokens
 from router.policies.ties import smallest
 from router.prefix.block_sizes import units_until
 from router.prefix.recent_blocks import RecentBlocks
-from router.types import (
-    AttemptFailed,
-    CacheCleared,
-    Decision,
-    Dispatched,
-    Finished,
-    FirstToken,
-    FleetEvent,
-    PromptKey,
-    Reason,
-    RequestId,
-    RoutingRequest,
-    WorkerId,
-    WorkerLeft,
-    Workers,
-)
+from router.records import Decision, Dispatched, Finished, FirstToken, FleetEvent, RoutingRequest
+from router.types import AttemptFailed, CacheCleared, PromptKey, Reason, RequestId, WorkerId, WorkerLeft, Workers
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

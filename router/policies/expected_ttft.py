@@ -23,19 +23,14 @@ from router.policies.expected_ttft_state import Saved, saved_policy, take_up, ta
 from router.policies.expected_ttft_worker import Booking, Demand, Weighed, WorkerBook
 from router.prefix.block_sizes import units_until
 from router.prefix.cache_image import CacheImage
+from router.records import Decision, Dispatched, Finished, FirstToken, FleetEvent, RoutingRequest
 from router.types import (
     AttemptFailed,
     CacheCleared,
     Candidate,
-    Decision,
-    Dispatched,
-    Finished,
-    FirstToken,
-    FleetEvent,
     LoadReported,
     Reason,
     RequestId,
-    RoutingRequest,
     WorkerId,
     WorkerJoined,
     WorkerLeft,

@@ -13,7 +13,8 @@ from router.policies.expected_ttft_learned import Wanted
 from router.policies.expected_ttft_rate import PrefillRate
 from router.prefix.block_sizes import units_until
 from router.prefix.cache_image import Use
-from router.types import LoadReport, RequestId, RoutingRequest, WorkerId
+from router.records import RoutingRequest
+from router.types import LoadReport, RequestId, WorkerId
 
 STEP_TOKENS = 8192
 """Prompt tokens that SGLang computes in one step (its default chunked_prefill_size on large GPUs)."""

@@ -10,7 +10,8 @@ from functools import cache
 from typing import Protocol, cast, runtime_checkable
 
 from router.policies.base import Policy
-from router.types import Candidate, Decision, Reason, RoutingRequest, Workers
+from router.records import Decision, RoutingRequest
+from router.types import Candidate, Reason, Workers
 
 
 @runtime_checkable

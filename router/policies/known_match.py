@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from router.prefix.block_sizes import units_until
-from router.types import RoutingRequest, Workers
+from router.records import RoutingRequest
+from router.types import Workers
 
 
 def match_tokens(request: RoutingRequest, workers: Workers, blocks: Sequence[int]) -> list[float]:

@@ -20,22 +20,8 @@ from router.knob import knob, require
 from router.policies.ties import smallest
 from router.prefix.block_sizes import depth_within, units_until
 from router.prefix.recent_blocks import RecentBlocks
-from router.types import (
-    AttemptFailed,
-    CacheCleared,
-    Decision,
-    Dispatched,
-    Finished,
-    FirstToken,
-    FleetEvent,
-    Reason,
-    RequestId,
-    RoutingRequest,
-    WorkerId,
-    WorkerLeft,
-    Workers,
-    WorkerView,
-)
+from router.records import Decision, Dispatched, Finished, FirstToken, FleetEvent, RoutingRequest
+from router.types import AttemptFailed, CacheCleared, Reason, RequestId, WorkerId, WorkerLeft, Workers, WorkerView
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,18 +15,8 @@ from router.knob import knob, require
 from router.policies.known_match import match_tokens
 from router.policies.ties import smallest
 from router.prefix.index import PrefixIndex
-from router.types import (
-    CacheCleared,
-    Candidate,
-    Decision,
-    Dispatched,
-    FleetEvent,
-    Reason,
-    RoutingRequest,
-    WorkerId,
-    WorkerLeft,
-    Workers,
-)
+from router.records import Decision, Dispatched, FleetEvent, RoutingRequest
+from router.types import CacheCleared, Candidate, Reason, WorkerId, WorkerLeft, Workers
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

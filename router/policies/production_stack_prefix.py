@@ -16,17 +16,8 @@ from router.knob import knob, require
 from router.policies.ties import smallest
 from router.prefix.block_sizes import units_until
 from router.prefix.recent_blocks import RecentBlocks
-from router.types import (
-    CacheCleared,
-    Decision,
-    Dispatched,
-    FleetEvent,
-    Reason,
-    RoutingRequest,
-    WorkerId,
-    WorkerLeft,
-    Workers,
-)
+from router.records import Decision, Dispatched, FleetEvent, RoutingRequest
+from router.types import CacheCleared, Reason, WorkerId, WorkerLeft, Workers
 
 QPS_WINDOW_S = 60.0
 """Requests per second are counted over this many seconds (there: --request-stats-window)."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from router.types import Decision, Dispatched, FleetEvent, Reason, RoutingRequest, Workers
+from router.records import Decision, Dispatched, FleetEvent, RoutingRequest
+from router.types import Reason, Workers
 
 
 class RoundRobin:

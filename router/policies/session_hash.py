@@ -16,7 +16,8 @@ from xxhash import xxh3_64_intdigest
 
 from router.knob import knob, require
 from router.policies.ties import smallest
-from router.types import Decision, FleetEvent, Reason, RoutingRequest, Workers
+from router.records import Decision, FleetEvent, RoutingRequest
+from router.types import Reason, Workers
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

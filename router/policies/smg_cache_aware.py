@@ -17,18 +17,8 @@ from random import Random
 from router.knob import knob, require
 from router.prefix.block_sizes import units_until
 from router.prefix.recent_blocks import RecentBlocks
-from router.types import (
-    CacheCleared,
-    Decision,
-    Dispatched,
-    FleetEvent,
-    Reason,
-    RoutingRequest,
-    WorkerId,
-    WorkerLeft,
-    Workers,
-    WorkerView,
-)
+from router.records import Decision, Dispatched, FleetEvent, RoutingRequest
+from router.types import CacheCleared, Reason, WorkerId, WorkerLeft, Workers, WorkerView
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

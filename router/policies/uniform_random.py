@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from random import Random
 
-from router.types import Decision, FleetEvent, Reason, RoutingRequest, Workers
+from router.records import Decision, FleetEvent, RoutingRequest
+from router.types import Reason, Workers
 
 
 class UniformRandom:

@@ -9,14 +9,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
 
-from msgspec.structs import replace
-
 from router.errors import RouterError
 from router.fleet.call_off import CallOff
 from router.processes import wire
 from router.processes.open_requests import Open, RemoteWait
 from router.processes.parts import Parts
-from router.types import AttemptFailed, Dispatched, Finished, FleetEvent, RequestId, WorkerId
+from router.records import Dispatched, Finished, FirstToken, FleetEvent
+from router.types import AttemptFailed, RequestId, WorkerId
 
 log = logging.getLogger(__name__)
 
@@ -96,13 +95,13 @@ class Elsewhere:
             case wire.Ended():
                 self._take_outcome(source, entries, told)
             case wire.Sent():
-                self._take_dispatched(source, entries, told.event, on_trial=told.on_trial)
-                self._emit(told.event)
-            case wire.Began() | wire.Failed():
-                entry = entries.get(told.event.request_id)
-                if entry is not None:
-                    entry.answered()
-                self._emit(told.event)
+                event = told.event()
+                self._take_dispatched(source, entries, event, on_trial=told.on_trial)
+                self._emit(event)
+            case wire.Began():
+                self._take_answer(entries, told.event())
+            case wire.Failed():
+                self._take_answer(entries, told.event)
             case wire.Reported():
                 worker = self._registry.find(told.event.worker)
                 if worker is not None:
@@ -111,7 +110,7 @@ class Elsewhere:
             case wire.Cleared():
                 self._emit(told.event)
             case wire.Explained():
-                self._parts.insight.recent.decided(told.request_id, told.weighing)
+                self._parts.insight.recent.decided(told.request_id, told.weighing())
 
     def _take_dispatched(self, source: int, entries: dict[str, Open], event: Dispatched, *, on_trial: bool) -> None:
         request, decision = event.request, event.decision
@@ -133,13 +132,18 @@ class Elsewhere:
                 return
             self._parts.insight.steering.shadow(request, workers, decision)
 
-    def _take_outcome(self, source: int, entries: dict[str, Open], told: wire.Ended) -> None:
-        outcome = told.outcome
-        entry = entries.pop(outcome.request_id, None)
+    def _take_answer(self, entries: dict[str, Open], event: FirstToken | AttemptFailed) -> None:
+        """Its worker has answered, or failed to."""
+        entry = entries.get(event.request_id)
         if entry is not None:
             entry.answered()
-            if told.known:
-                outcome = replace(outcome, key=entry.request.key, decision=entry.decision)
+        self._emit(event)
+
+    def _take_outcome(self, source: int, entries: dict[str, Open], told: wire.Ended) -> None:
+        entry = entries.pop(told.request_id, None)
+        if entry is not None:
+            entry.answered()
+        outcome = told.whole(None if entry is None else (entry.request.key, entry.decision))
         decision = outcome.decision
         if told.finished_s is not None and decision is not None:
             self._emit(

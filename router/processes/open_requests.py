@@ -7,7 +7,7 @@ from collections.abc import Callable
 from router.errors import RouterError
 from router.fleet.call_off import CallOff
 from router.fleet.worker import Worker
-from router.types import Decision, RoutingRequest
+from router.records import Decision, RoutingRequest
 
 
 class RemoteWait(CallOff):

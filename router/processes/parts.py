@@ -13,7 +13,7 @@ from router.policies import Policy
 from router.processes.shared_homes import SharedHomes
 from router.processes.shared_limits import SharedAddresses, SharedAdmission
 from router.processes.totals import Totals
-from router.types import Outcome
+from router.records import Outcome
 
 OutcomeSink = Callable[[Outcome], None]
 

@@ -13,8 +13,6 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
-from msgspec.structs import replace
-
 from router.errors import ProcessGone, WorkerTimeout
 from router.fleet.breaker import BreakerState
 from router.policies.persists import dump_of, load_into
@@ -24,17 +22,13 @@ from router.processes.elsewhere import Elsewhere
 from router.processes.fleet_rows import Follower, Row, row_of
 from router.processes.open_requests import Open
 from router.processes.parts import Parts
+from router.records import Dispatched, Finished, FirstToken, FleetEvent, Outcome
 from router.spawn import Spawn
-from router.telemetry.recent_requests import Weighing
+from router.telemetry.weighing import Weighing
 from router.types import (
     AttemptFailed,
     CacheCleared,
-    Dispatched,
-    Finished,
-    FirstToken,
-    FleetEvent,
     LoadReported,
-    Outcome,
     RequestId,
     WorkerChanged,
     WorkerId,
@@ -195,9 +189,9 @@ class Replica:
                 trial = worker is not None and worker.vitals.breaker.state is BreakerState.TRIAL
                 wait = next(reversed(worker.unanswered), None) if worker is not None else None
                 self._own[event.request.request_id] = Open(event.request, event.decision, worker, wait)
-                self._events.append(wire.Sent(event, trial))
+                self._events.append(wire.Sent.of(event, on_trial=trial))
             case FirstToken():
-                self._events.append(wire.Began(event))
+                self._events.append(wire.Began.of(event))
             case LoadReported():
                 self._events.append(wire.Reported(event))
             case CacheCleared():
@@ -219,9 +213,7 @@ class Replica:
         finished_s = finished.at_s if finished is not None and finished.outcome is outcome else None
         known = self._own.pop(outcome.request_id, None)
         same = known is not None and known.decision is outcome.decision and known.request.key is outcome.key
-        if same:
-            outcome = replace(outcome, key=None, decision=None)
-        self._events.append(wire.Ended(outcome, finished_s, same))
+        self._events.append(wire.Ended.of(outcome, finished_s, known=same))
         self._parts.totals.served(self.bus.number)
         self._touch()
 
@@ -236,7 +228,7 @@ class Replica:
             self.bus.command("body", (outcome.request_id, body), self.bus.leader)
 
     def _weighed(self, request_id: RequestId, weighing: Weighing) -> None:
-        self._events.append(wire.Explained(request_id, weighing))
+        self._events.append(wire.Explained.of(request_id, weighing))
 
     def reloaded(self) -> None:
         """The leader has reloaded its configuration."""

@@ -9,11 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from random import Random
-
-from msgspec.structs import replace
 
 from router.admission.admission import Admission, AdmissionConfig
 from router.admission.door import Door
@@ -41,6 +39,7 @@ from router.fleet.registry import Registry
 from router.fleet.response_homes import ResponseHomes
 from router.fleet.worker import Worker
 from router.knob import knob, require
+from router.records import Dispatched, FirstToken, RoutingRequest
 from router.request.body_edit import body_for
 from router.request.disconnect import LEFT
 from router.request.exact import ExactMatcher
@@ -59,7 +58,7 @@ from router.request.strand import Strand
 from router.request.worker_connection import WorkerConnection
 from router.security.access import Access
 from router.security.client import ANONYMOUS
-from router.types import AttemptFailed, Dispatched, FirstToken, RequestId, RoutingRequest, WorkerId
+from router.types import AttemptFailed, RequestId, WorkerId
 
 log = logging.getLogger(__name__)
 

@@ -16,8 +16,10 @@ from fastapi import APIRouter
 from router.errors import UnknownRequest
 from router.experiment.choice import Choice
 from router.policies.explains import candidates_of, expected_match_tokens
-from router.telemetry.recent_requests import Entry, ExplainConfig, RecentRequests, Weighed, Weighing
-from router.types import Decision, Outcome, RequestId, RoutingRequest
+from router.records import Decision, Outcome, RoutingRequest
+from router.telemetry.recent_requests import Entry, ExplainConfig, RecentRequests
+from router.telemetry.weighing import Weighed, Weighing
+from router.types import RequestId
 
 log = logging.getLogger(__name__)
 

@@ -1,18 +1,19 @@
 """One model call as it came in, and what is known of it so far. Made by endpoints and dispatch; read by record.
 
-Not here: what is kept of it once it has ended (types.Outcome).
+Not here: what is kept of it once it has ended (records.Outcome).
 """
 
 from __future__ import annotations
 
 from router.errors import RouterError
 from router.fleet.call_off import CallOff
+from router.records import Decision, RoutingRequest
 from router.request.exact import ExactMatch
 from router.request.parsed_request import ParsedRequest
 from router.request.raw_request import RawRequest
 from router.request.relayed import Relayed
 from router.request.reply import Reply
-from router.types import ArmName, Decision, RoutingRequest, WorkerId, Workers
+from router.types import ArmName, WorkerId, Workers
 
 
 class Progress:

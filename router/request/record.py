@@ -10,10 +10,11 @@ from collections.abc import Callable, Sequence
 from router.clock import Clock
 from router.errors import ClientGone
 from router.fleet.registry import Registry
+from router.records import Finished, Outcome, RoutingRequest
 from router.request.progress import Progress
 from router.request.relayed import Relayed
 from router.request.usage import Usage
-from router.types import Finished, Outcome, PromptKey, RoutingRequest
+from router.types import PromptKey
 
 OutcomeSink = Callable[[Outcome], None]
 BodySink = Callable[[Outcome, bytes], None]

@@ -7,79 +7,45 @@ messages spread it over `message_start` and `message_delta`. Called by request.r
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final
 
 import msgspec
 
+from router.compiled import mypyc_attr
+from router.request.usage_shapes import Answer, decode_batch, decode_chunk, decode_made, decode_one
 
-class Usage(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+
+@mypyc_attr(acyclic=True)
+@dataclass(init=False, slots=True, kw_only=True)
+class Usage:
     """What the worker reported; None where it said nothing.
 
     `cached_tokens` is 0 when a worker that reports details reports none, and None when it does not say.
     """
 
-    prompt_tokens: int | None = None
-    cached_tokens: int | None = None
-    completion_tokens: int | None = None
+    prompt_tokens: Final[int | None]
+    cached_tokens: Final[int | None]
+    completion_tokens: Final[int | None]
 
-
-class _Details(msgspec.Struct):
-    cached_tokens: int | None = None
-
-
-class _UsageFields(msgspec.Struct):
-    prompt_tokens: int | None = None
-    completion_tokens: int | None = None
-    input_tokens: int | None = None
-    output_tokens: int | None = None
-    cache_read_input_tokens: int | None = None
-    prompt_tokens_details: _Details | None = None
-    input_tokens_details: _Details | None = None
-
-
-class _MetaInfo(msgspec.Struct):
-    prompt_tokens: int | None = None
-    cached_tokens: int | None = None
-    completion_tokens: int | None = None
-
-
-class _Nested(msgspec.Struct):
-    id: str | None = None
-    usage: _UsageFields | None = None
-
-
-class _Made(msgspec.Struct):
-    """A response object, or the event that holds one."""
-
-    id: str | None = None
-    response: _Nested | None = None
-
-
-class _Chunk(msgspec.Struct):
-    """A chunk that holds nothing but usage: no choices, and a usage that is not null."""
-
-    choices: list[msgspec.Raw]
-    usage: _UsageFields
-
-
-class _Answer(msgspec.Struct):
-    usage: _UsageFields | None = None
-    meta_info: _MetaInfo | None = None
-    response: _Nested | None = None  # /v1/responses events
-    message: _Nested | None = None  # /v1/messages message_start
-
-
-_decode_chunk = msgspec.json.Decoder(_Chunk).decode
-_decode_made = msgspec.json.Decoder(_Made).decode
-_decode_one = msgspec.json.Decoder(_Answer).decode
-_decode_batch = msgspec.json.Decoder(list[_Answer]).decode
+    def __init__(
+        self,
+        *,
+        prompt_tokens: int | None = None,
+        cached_tokens: int | None = None,
+        completion_tokens: int | None = None,
+    ) -> None:
+        self.prompt_tokens = prompt_tokens
+        self.cached_tokens = cached_tokens
+        self.completion_tokens = completion_tokens
 
 
 def usage_of_body(body: bytes) -> Usage:
     """Usage of a whole (not streamed) JSON answer; a `/generate` batch is summed. Empty when there is none."""
     try:
         if body[:1] == b"[":
-            return _sum(_of_answer(answer) for answer in _decode_batch(body))
-        return _of_answer(_decode_one(body))
+            return _sum(_of_answer(answer) for answer in decode_batch(body))
+        return _of_answer(decode_one(body))
     except (msgspec.DecodeError, UnicodeDecodeError):  # covers ValidationError: not the shape we know
         return Usage()
 
@@ -100,7 +66,7 @@ def response_id_of(data: bytes) -> str | None:
     if not data.startswith(b"{"):
         body = next((line[5:].strip() for line in data.split(b"\n") if line.startswith(b"data:")), b"")
     try:
-        made = _decode_made(body)
+        made = decode_made(body)
     except (msgspec.DecodeError, UnicodeDecodeError):
         return None
     return made.response.id if made.response is not None else made.id
@@ -111,12 +77,12 @@ def is_usage_chunk(event: bytes) -> bool:
     if not event.startswith(b"data:"):
         return False
     try:
-        return not _decode_chunk(event[5:]).choices
+        return not decode_chunk(event[5:]).choices
     except (msgspec.DecodeError, UnicodeDecodeError):
         return False
 
 
-def _of_answer(answer: _Answer) -> Usage:
+def _of_answer(answer: Answer) -> Usage:
     meta = answer.meta_info
     if meta is not None:
         return Usage(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from router.types import Outcome
+from router.records import Outcome
 
 Counter = Callable[[Sequence[Outcome]], None]
 MOST = 64

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import msgspec
 from xxhash import xxh3_64_hexdigest
 
-from router.types import Outcome
+from router.records import Outcome
 
 VERSION = 2
 

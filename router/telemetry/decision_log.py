@@ -19,9 +19,9 @@ from threading import Lock
 from router.clock import Clock
 from router.errors import ConfigError
 from router.knob import knob, require
+from router.records import Outcome
 from router.telemetry.decision_line import head_line, outcome_line
 from router.telemetry.log_file import RotatingFile
-from router.types import Outcome
 
 log = logging.getLogger(__name__)
 

@@ -17,7 +17,8 @@ from router.admission.admission import Admission
 from router.admission.hold import Hold
 from router.admission.retry import RetryBudget
 from router.fleet.registry import Registry
-from router.types import FleetEvent, WorkerChanged, WorkerId, WorkerLeft
+from router.records import FleetEvent
+from router.types import WorkerChanged, WorkerId, WorkerLeft
 
 
 class GuardCollector(Collector):

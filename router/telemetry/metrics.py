@@ -18,10 +18,11 @@ from prometheus_client.registry import Collector
 
 from router.clock import Clock, monotonic
 from router.fleet.registry import Registry
+from router.records import Outcome
 from router.telemetry.backlog import Backlog
 from router.telemetry.fleet_metrics import FleetCollector, IndexBlocks, Lookups
 from router.telemetry.series import Count, Counts, Spread, Spreads
-from router.types import ArmName, Outcome
+from router.types import ArmName
 
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0)
 DECISION_SECONDS = (5e-6, 1e-5, 2.5e-5, 5e-5, 1e-4, 2.5e-4, 5e-4, 1e-3, 5e-3)

@@ -11,12 +11,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
-import msgspec
-
+from router.compiled import interpreted
 from router.knob import knob, require
-from router.types import ArmName, Candidate, Decision, Outcome, RequestId, WorkerId
+from router.records import Outcome
+from router.telemetry.weighing import Weighing
+from router.types import RequestId
 
 
+@interpreted
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExplainConfig:
     keep: int = knob(1000, "requests that can be explained afterwards")
@@ -29,24 +31,6 @@ class ExplainConfig:
         require(self.keep >= 1, "must be at least 1")
         require(self.keep_blocks >= 0, "must not be negative")
         require(self.weigh_per_s >= 0, "must not be negative")
-
-
-class Weighed(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """One worker as it was when the decision was made. `candidate` is None where the policy weighs nothing."""
-
-    worker: WorkerId
-    in_flight: int
-    waiting: int | None
-    candidate: Candidate | None
-
-
-class Weighing(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """One decision and every worker that could have been chosen."""
-
-    policy: str
-    arm: ArmName | None
-    decision: Decision
-    workers: tuple[Weighed, ...]
 
 
 class Entry:

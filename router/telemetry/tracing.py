@@ -19,7 +19,8 @@ import httpx
 
 from router.clock import Clock
 from router.knob import knob, require
-from router.types import Outcome, TraceContext
+from router.records import Outcome
+from router.types import TraceContext
 
 log = logging.getLogger(__name__)
 

@@ -12,8 +12,9 @@ from itertools import groupby
 from math import exp, floor, log
 
 from router.clock import Clock
+from router.records import Outcome
 from router.telemetry.backlog import Backlog
-from router.types import Outcome, WorkerId
+from router.types import WorkerId
 
 STEP_S = 5.0
 STEPS = 120

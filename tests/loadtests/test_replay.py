@@ -16,17 +16,8 @@ from loadtests.replay_source import ReplayTraffic, traffic_of
 from loadtests.traces import BlockRequest
 from router.policies import POLICIES
 from router.policies.round_robin import RoundRobin
-from router.types import (
-    Decision,
-    Dispatched,
-    Finished,
-    FirstToken,
-    FleetEvent,
-    LoadReported,
-    RoutingRequest,
-    WorkerJoined,
-    Workers,
-)
+from router.records import Decision, Dispatched, Finished, FirstToken, FleetEvent, RoutingRequest
+from router.types import LoadReported, WorkerJoined, Workers
 from workers.simulated.cost_model import H200_QWEN3_8B
 
 

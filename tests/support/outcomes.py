@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
-from msgspec.structs import replace
-
-from router.types import Decision, Outcome, PromptKey, Reason, RequestId, WorkerId
+from router.records import Decision, Outcome
+from router.types import PromptKey, Reason, RequestId, WorkerId
 
 
 def key(*blocks: int, unit_tokens: float = 64.0) -> PromptKey:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from router.policies import Policy
-from router.types import Decision, Dispatched, LoadReport, PromptKey, Reason, RequestId, RoutingRequest, WorkerId
+from router.records import Decision, Dispatched, RoutingRequest
+from router.types import LoadReport, PromptKey, Reason, RequestId, WorkerId
 
 
 @dataclass

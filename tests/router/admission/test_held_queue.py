@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from router.admission.held_queue import MISSES, Held, HeldQueue, HoldConfig
 from router.errors import ConfigError
-from router.types import Decision, Reason, WorkerId
+from router.records import Decision
+from router.types import Reason, WorkerId
 
 CONFIG = HoldConfig(patience=10.0, least_s=1.0)
 

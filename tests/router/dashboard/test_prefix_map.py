@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from outcomes import decision, key, outcome
 from router.dashboard.prefix_map import hot_branches, served_share, walk
 from router.prefix.block_hash import chain
-from router.types import Outcome
+from router.records import Outcome
 
 
 def prompt(text: str, worker: str = "w1", status: int = 200) -> Outcome:

@@ -15,16 +15,8 @@ from router.experiment.desk import ExperimentDesk
 from router.experiment.steering import Steering
 from router.policies import PolicyConfigs
 from router.policies.round_robin import RoundRobin
-from router.types import (
-    ArmName,
-    Decision,
-    Dispatched,
-    RequestId,
-    RoutingRequest,
-    WorkerId,
-    WorkerJoined,
-    WorkerLeft,
-)
+from router.records import Decision, Dispatched, RoutingRequest
+from router.types import ArmName, RequestId, WorkerId, WorkerJoined, WorkerLeft
 
 
 class Clock:

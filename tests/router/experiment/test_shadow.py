@@ -13,16 +13,8 @@ from router.experiment.shadow import Shadow, ShadowConfig, shadows_of
 from router.experiment.steering import Steering
 from router.policies import Policy, PolicyConfigs
 from router.policies.round_robin import RoundRobin
-from router.types import (
-    Decision,
-    Dispatched,
-    Finished,
-    FleetEvent,
-    RequestId,
-    RoutingRequest,
-    WorkerId,
-    Workers,
-)
+from router.records import Decision, Dispatched, Finished, FleetEvent, RoutingRequest
+from router.types import RequestId, WorkerId, Workers
 
 
 class Timer:

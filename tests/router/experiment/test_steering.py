@@ -12,17 +12,8 @@ from router.experiment.choice import Choice
 from router.experiment.shadow import Shadow
 from router.experiment.steering import Steering
 from router.policies.round_robin import RoundRobin
-from router.types import (
-    ArmName,
-    Decision,
-    Dispatched,
-    FleetEvent,
-    RequestId,
-    RoutingRequest,
-    WorkerId,
-    WorkerJoined,
-    Workers,
-)
+from router.records import Decision, Dispatched, FleetEvent, RoutingRequest
+from router.types import ArmName, RequestId, WorkerId, WorkerJoined, Workers
 
 VIEWS = [View(WorkerId("w0")), View(WorkerId("w1"))]
 REQUEST = RoutingRequest(request_id=RequestId("r"), endpoint="/generate", key=key(1))

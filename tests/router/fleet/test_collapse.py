@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from router.fleet.collapse import MISSES_IN_A_ROW, CollapseDetector
-from router.types import CacheCleared, Decision, Finished, Outcome, Reason, RequestId, WorkerId, WorkerLeft
+from router.records import Decision, Finished, Outcome
+from router.types import CacheCleared, Reason, RequestId, WorkerId, WorkerLeft
 
 W = WorkerId("w")
 

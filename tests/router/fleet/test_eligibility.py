@@ -6,7 +6,8 @@ from router.fleet.judge import Judge
 from router.fleet.registry import Registry
 from router.fleet.state import WorkerState
 from router.fleet.worker import Worker
-from router.types import AttemptFailed, FirstToken, RequestId, WorkerChanged
+from router.records import FirstToken
+from router.types import AttemptFailed, RequestId, WorkerChanged
 
 
 class Clocked:

@@ -16,7 +16,8 @@ from router.fleet.kv_events import KvEvents, KvEventsConfig
 from router.fleet.registry import Registry
 from router.fleet.server_info import KvEventsAt, ServerFacts
 from router.prefix.page_hash import PageChains, page_hashes
-from router.types import CacheCleared, FleetEvent, WorkerId
+from router.records import FleetEvent
+from router.types import CacheCleared, WorkerId
 
 PAGE = 32
 DEADLINE_S = 20.0

@@ -11,7 +11,8 @@ from router.errors import WorkerUnreachable
 from router.fleet.load import UNKNOWN_ROUTE_RETRY_S, LoadConfig, LoadMonitor, load_of
 from router.fleet.registry import Registry
 from router.fleet.worker import Worker
-from router.types import CacheCleared, FleetEvent, LoadReport, LoadReported, WorkerId
+from router.records import FleetEvent
+from router.types import CacheCleared, LoadReport, LoadReported, WorkerId
 from router_fakes import answer, config, running, upstream
 
 CORE: dict[str, Any] = {

@@ -16,7 +16,8 @@ from router.fleet.native import NATIVE_ROUTES, NativeConfig, Reach, native_route
 from router.fleet.registry import Registry
 from router.fleet.response_homes import ResponseHomes
 from router.fleet.worker import WorkerState
-from router.types import CacheCleared, FleetEvent
+from router.records import FleetEvent
+from router.types import CacheCleared
 
 Answer = Callable[[httpx.Request], httpx.Response]
 

@@ -7,7 +7,8 @@ from typing import Any
 
 from router.fleet.registry import Registry
 from router.fleet.worker import WorkerState
-from router.types import FleetEvent, WorkerChanged, WorkerJoined, WorkerLeft
+from router.records import FleetEvent
+from router.types import WorkerChanged, WorkerJoined, WorkerLeft
 from router_fakes import answer, config, running, upstream
 
 CHAT = "/v1/chat/completions"

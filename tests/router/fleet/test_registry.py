@@ -7,7 +7,8 @@ import pytest
 from router.errors import ConfigError, NoWorker, UnknownModel, UnknownWorker, WorkerExists
 from router.fleet.registry import Registry, clean_url
 from router.fleet.worker import WorkerState
-from router.types import FleetEvent, WorkerChanged, WorkerJoined, WorkerLeft
+from router.records import FleetEvent
+from router.types import WorkerChanged, WorkerJoined, WorkerLeft
 
 
 @pytest.fixture

@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from random import Random
 
 import pytest
-from msgspec.structs import replace
 
 from policy_fakes import dispatch, fleet, request
 from router.policies import Policy
 from router.policies.dynamo_cost import DynamoCost, DynamoCostConfig
+from router.records import Dispatched, Finished, FirstToken, Outcome, RoutingRequest
 from router.types import (
     AttemptFailed,
     CacheCleared,
-    Dispatched,
-    Finished,
-    FirstToken,
     LoadReport,
     LoadReported,
-    Outcome,
     Reason,
     RequestId,
-    RoutingRequest,
     WorkerId,
     WorkerJoined,
     WorkerLeft,

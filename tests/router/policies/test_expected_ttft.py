@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
+from dataclasses import replace
 from math import isfinite
 from operator import itemgetter
 from random import Random
@@ -11,27 +12,20 @@ from random import Random
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from msgspec.structs import replace
 
 from policy_fakes import View
 from router.policies.expected_ttft import TERMS, ExpectedTtft, ExpectedTtftConfig
 from router.policies.expected_ttft_rate import PrefillRate
 from router.prefix.block_sizes import units_until
+from router.records import Decision, Dispatched, Finished, FirstToken, FleetEvent, Outcome, RoutingRequest
 from router.types import (
     AttemptFailed,
     CacheCleared,
-    Decision,
-    Dispatched,
-    Finished,
-    FirstToken,
-    FleetEvent,
     LoadReport,
     LoadReported,
-    Outcome,
     PromptKey,
     Reason,
     RequestId,
-    RoutingRequest,
     WorkerChanged,
     WorkerId,
     WorkerJoined,

@@ -15,19 +15,8 @@ from hypothesis import strategies as st
 
 from router.policies.expected_ttft import ExpectedTtft, ExpectedTtftConfig
 from router.policies.persists import Persists
-from router.types import (
-    Dispatched,
-    Finished,
-    FirstToken,
-    LoadReport,
-    LoadReported,
-    Outcome,
-    PromptKey,
-    RequestId,
-    RoutingRequest,
-    WorkerId,
-    WorkerJoined,
-)
+from router.records import Dispatched, Finished, FirstToken, Outcome, RoutingRequest
+from router.types import LoadReport, LoadReported, PromptKey, RequestId, WorkerId, WorkerJoined
 
 NAMES = [WorkerId(f"w{i}") for i in range(3)]
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from random import Random
-
-from msgspec.structs import replace
 
 from policy_fakes import View
 from router.policies.expected_ttft import ExpectedTtft, ExpectedTtftConfig
@@ -12,16 +11,8 @@ from router.policies.known_match import match_tokens
 from router.policies.prefix_match import PrefixMatch, PrefixMatchConfig
 from router.policies.remembers import index_blocks_of
 from router.policies.round_robin import RoundRobin
-from router.types import (
-    Decision,
-    Dispatched,
-    PromptKey,
-    Reason,
-    RequestId,
-    RoutingRequest,
-    WorkerId,
-    WorkerJoined,
-)
+from router.records import Decision, Dispatched, RoutingRequest
+from router.types import PromptKey, Reason, RequestId, WorkerId, WorkerJoined
 
 A, B, C = WorkerId("a"), WorkerId("b"), WorkerId("c")
 
@@ -50,7 +41,7 @@ def test_prefix_match_goes_where_the_prefix_is_known_to_be() -> None:
 
 def test_expected_ttft_prices_what_is_known_to_be_there() -> None:
     policy = ExpectedTtft(ExpectedTtftConfig(), Random(1))
-    big = replace(ASKED, key=replace(KEY, prompt_tokens=8000.0, unit_tokens=2000.0))
+    big = replace(ASKED, key=PromptKey(blocks=KEY.blocks, unit_tokens=2000.0, prompt_tokens=8000.0))
     for worker in WORKERS:
         policy.observe(WorkerJoined(worker=worker.id, at_s=0.0))
     told = replace(big, known_match_tokens={A: 0, B: 15_000, C: 8_000}, known_prompt_tokens=16_000)

@@ -10,19 +10,8 @@ from policy_fakes import View, dispatch, fleet, request
 from router.policies import Policy
 from router.policies.llmd_weighted import LlmdWeighted, LlmdWeightedConfig
 from router.prefix.block_sizes import units_until
-from router.types import (
-    AttemptFailed,
-    CacheCleared,
-    Finished,
-    FirstToken,
-    LoadReport,
-    Outcome,
-    Reason,
-    RequestId,
-    WorkerId,
-    WorkerJoined,
-    WorkerLeft,
-)
+from router.records import Finished, FirstToken, Outcome
+from router.types import AttemptFailed, CacheCleared, LoadReport, Reason, RequestId, WorkerId, WorkerJoined, WorkerLeft
 
 
 def llmd(**knobs: float) -> LlmdWeighted:

@@ -12,17 +12,8 @@ from hypothesis import strategies as st
 from policy_fakes import View, fleet
 from router.errors import ConfigError
 from router.policies import POLICIES, Policy, PolicyConfigs, build_policy
-from router.types import (
-    CacheCleared,
-    Decision,
-    Dispatched,
-    PromptKey,
-    Reason,
-    RequestId,
-    RoutingRequest,
-    WorkerId,
-    WorkerLeft,
-)
+from router.records import Decision, Dispatched, RoutingRequest
+from router.types import CacheCleared, PromptKey, Reason, RequestId, WorkerId, WorkerLeft
 
 
 def request(blocks: tuple[int, ...] = (), session: str | None = None) -> RoutingRequest:

@@ -9,14 +9,8 @@ import pytest
 from policy_fakes import dispatch, fleet, request
 from router.policies import Policy
 from router.policies.production_stack_prefix import ProductionStackPrefix, ProductionStackPrefixConfig
-from router.types import (
-    CacheCleared,
-    Reason,
-    RoutingRequest,
-    WorkerId,
-    WorkerJoined,
-    WorkerLeft,
-)
+from router.records import RoutingRequest
+from router.types import CacheCleared, Reason, WorkerId, WorkerJoined, WorkerLeft
 
 
 def stack(**knobs: int) -> ProductionStackPrefix:

@@ -32,23 +32,10 @@ from router.processes.shared_homes import SharedHomes
 from router.processes.shared_limits import SharedAdmission
 from router.processes.totals import Totals
 from router.processes.wire import encode as _encode
+from router.records import Dispatched, Finished, FirstToken, FleetEvent, Outcome, RoutingRequest
 from router.request.strand import Strand
 from router.telemetry.metrics import Metrics
-from router.types import (
-    AttemptFailed,
-    CacheCleared,
-    Dispatched,
-    Finished,
-    FirstToken,
-    FleetEvent,
-    LoadReport,
-    Outcome,
-    RequestId,
-    RoutingRequest,
-    WorkerId,
-    WorkerJoined,
-    WorkerLeft,
-)
+from router.types import AttemptFailed, CacheCleared, LoadReport, RequestId, WorkerId, WorkerJoined, WorkerLeft
 
 NOW_S = 100.0
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from outcomes import outcome
+from router.records import Outcome
 from router.telemetry.backlog import MOST, Backlog
-from router.types import Outcome
 
 
 def test_each_is_counted_once_in_order_and_by_every_counter() -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from outcomes import decision, key, outcome
-from router.telemetry.recent_requests import ExplainConfig, RecentRequests, Weighed, Weighing
+from router.telemetry.recent_requests import ExplainConfig, RecentRequests
+from router.telemetry.weighing import Weighed, Weighing
 from router.types import RequestId, WorkerId
 
 
