@@ -41,12 +41,13 @@ and `displaced`. Flat, because one is made for every worker of every request.
 class Demand:
     """A request as any worker sees it: estimated tokens of a unit, of the prompt, of the answer to keep room for."""
 
-    __slots__ = ("answer_tokens", "prompt_tokens", "request", "unit_tokens")
+    __slots__ = ("answer_tokens", "blocks", "prompt_tokens", "request", "unit_tokens")
 
     def __init__(
         self, request: RoutingRequest, unit_tokens: float, prompt_tokens: float, answer_tokens: float
     ) -> None:
         self.request = request
+        self.blocks = request.key.blocks
         self.unit_tokens = unit_tokens
         self.prompt_tokens = prompt_tokens
         self.answer_tokens = answer_tokens
@@ -83,15 +84,18 @@ class WorkerBook:
     """One worker. `wanted` is the fleet's: what of evicted prompts is asked for again."""
 
     __slots__ = (
-        "_config", "_credit_s", "_drained_in_s", "_drained_s", "_foreign_at_s", "_foreign_s",
-        "_group_end_s", "_group_start_s", "_group_terms", "_idle_since_s", "_queued_s", "_running_tokens", "_since_s",
-        "_wanted", "_worker", "answer_s", "answers_tokens", "cache", "decode_step_s", "queue", "rate", "running",
-        "says_waiting", "unstreamed",
+        "_credit_s", "_decode_weight", "_displaced_weight", "_drained_in_s", "_drained_s", "_foreign_at_s",
+        "_foreign_s", "_group_end_s", "_group_start_s", "_group_terms", "_idle_since_s", "_memory_room",
+        "_memory_weight", "_queued_s", "_running_tokens", "_since_s", "_wanted", "_worker", "answer_s",
+        "answers_tokens", "cache", "decode_step_s", "queue", "rate", "running", "says_waiting", "unstreamed",
     )  # fmt: skip
 
     def __init__(self, worker: WorkerId, config: ExpectedTtftConfig, wanted: Wanted) -> None:
         self._worker = worker
-        self._config = config
+        self._decode_weight = config.decode_weight  # read for every request, and nearer here
+        self._displaced_weight = config.displaced_weight
+        self._memory_room = config.memory_room
+        self._memory_weight = config.memory_weight
         self._wanted = wanted
         self.rate = PrefillRate()
         self.cache = CacheBelief(float(config.capacity_tokens), config.capacity_blocks)
@@ -119,9 +123,9 @@ class WorkerBook:
 
     def weigh(self, demand: Demand, told_tokens: float | None, now_s: float) -> Weighed:
         """What the request would cost here. `told_tokens`: what the worker itself says it has of it (exact mode)."""
-        config, image = self._config, self.cache.image
+        image = self.cache.image
         prompt_tokens, answer_tokens = demand.prompt_tokens, demand.answer_tokens
-        blocks = demand.request.key.blocks
+        blocks = demand.blocks
         found = image.match(blocks) if blocks else 0
         if told_tokens is not None:
             match_tokens = self._match_tokens(demand, found, told_tokens)
@@ -138,17 +142,17 @@ class WorkerBook:
         memory_s = displaced_s = 0.0
         capacity = image.capacity_tokens
         used_tokens = image.held_tokens + self.answers_tokens
-        short_tokens = used_tokens + prompt_tokens + answer_tokens - config.memory_room * capacity
+        short_tokens = used_tokens + prompt_tokens + answer_tokens - self._memory_room * capacity
         if short_tokens > 0.0 and (queue or running):
             locked_tokens = demand.tokens_until(image.locked(blocks, found))
             if short_tokens > locked_tokens:
-                memory_s = config.memory_weight * self._memory_wait_s(short_tokens - locked_tokens)
+                memory_s = self._memory_weight * self._memory_wait_s(short_tokens - locked_tokens)
         if image.size_tokens + new + answer_tokens > capacity:
-            displaced_s = self._displaced_s(new + answer_tokens, now_s) * config.displaced_weight
+            displaced_s = self._displaced_s(new + answer_tokens, now_s) * self._displaced_weight
         decodes_s = 0.0
         if running:  # answers that are held up give their memory back later, which matters as far as it is scarce
             used = used_tokens / capacity if used_tokens < capacity else 1.0
-            decodes_s = own_s * len(running) * (LEAST_DELAY + used * used) * config.decode_weight
+            decodes_s = own_s * len(running) * (LEAST_DELAY + used * used) * self._decode_weight
         free_s = wait_s + memory_s
         cost_s = free_s + own_s + decodes_s + displaced_s
         return cost_s, free_s, own_s, found, match_tokens, wait_s, memory_s, decodes_s, displaced_s
@@ -157,7 +161,7 @@ class WorkerBook:
         """Tokens that will be cached when the prompt is read: what the worker says, and what requests in flight there
         bring.
         """
-        brought = self.cache.image.locked(demand.request.key.blocks, found) if found else 0
+        brought = self.cache.image.locked(demand.blocks, found) if found else 0
         return min(max(demand.tokens_until(brought), told_tokens), demand.prompt_tokens)
 
     def _backlog_s(self, now_s: float) -> float:
@@ -214,7 +218,7 @@ class WorkerBook:
         if self.unstreamed:
             self._assume_read(at_s)
         request, prompt_tokens = demand.request, demand.prompt_tokens
-        blocks = request.key.blocks
+        blocks = demand.blocks
         tail_tokens = prompt_tokens - demand.tokens_until(len(blocks))
         found = 0 if told_tokens is None else self.cache.image.match(blocks)
         match_tokens = 0.0 if told_tokens is None else self._match_tokens(demand, found, told_tokens)
