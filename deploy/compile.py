@@ -52,6 +52,7 @@ MODULES = (
     "router/prefix/block_hash.py",
     "router/prefix/block_sizes.py",
     "router/prefix/cache_image.py",
+    "router/processes/rows.py",
     "router/records.py",
     "router/request/body_edit.py",
     "router/request/client.py",

@@ -2,7 +2,7 @@
 
 Compiled (CONTRIBUTING.md), so that the other compiled modules read a field as machine code does. Hence the form: a
 record whose fields are `Final`, which mypy enforces everywhere and compiled code at run time too, with its constructor
-written out. msgspec cannot build them; who sends one elsewhere says how (processes.wire). Imports only types.
+written out. msgspec cannot build them; who sends one elsewhere says how (processes.rows). Imports only types.
 """
 
 from __future__ import annotations

@@ -2,20 +2,18 @@
 
 All processes run the same version, so nothing here has to be understood by another. An outcome repeats neither the
 request nor the decision that its Dispatched told. Times are those of the machine's monotonic clock, which all share.
-Of what every request makes (router.records, which msgspec cannot build) the plain fields go as a row, in their order.
-Written and read by replica and elsewhere.
+Of what every request makes the plain fields go as a row (rows). Written and read by replica and elsewhere.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import fields
-from operator import attrgetter
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import Any
 
 import msgspec
 
-from router.records import Decision, Dispatched, FirstToken, Outcome, RoutingRequest
+from router.processes import rows
+from router.processes.rows import Row
+from router.records import Decision, Dispatched, FirstToken, Outcome
 from router.telemetry.weighing import Weighed, Weighing
 from router.types import (
     ArmName,
@@ -29,43 +27,15 @@ from router.types import (
     WorkerId,
 )
 
-if TYPE_CHECKING:
-    from _typeshed import DataclassInstance
-
-R = TypeVar("R", bound="DataclassInstance")
-Row = tuple[Any, ...]
-
-
-class Plain(Generic[R]):
-    """Rows of one kind of record; the fields in `apart`, which msgpack does not have, are told beside them."""
-
-    def __init__(self, kind: type[R], *apart: str) -> None:
-        self._kind: Callable[..., R] = kind
-        self._names = [each.name for each in fields(kind) if each.name not in apart]
-        self._values = attrgetter(*self._names)
-
-    def row(self, record: R) -> Row:
-        values: Row = self._values(record)
-        return values
-
-    def record(self, row: Row, **apart: object) -> R:
-        """What `row` was made of."""
-        return self._kind(**dict(zip(self._names, row, strict=True)), **apart)
-
-
-REQUESTS = Plain(RoutingRequest, "key")
-DECISIONS = Plain(Decision, "reason")
-OUTCOMES = Plain(Outcome, "request_id", "key", "decision", "trace")
-FIRST_TOKENS = Plain(FirstToken)
 Decided = tuple[Reason, Row]
 
 
 def decided(decision: Decision) -> Decided:
-    return decision.reason, DECISIONS.row(decision)
+    return decision.reason, rows.decision_row(decision)
 
 
 def decision_of(told: Decided) -> Decision:
-    return DECISIONS.record(told[1], reason=told[0])
+    return rows.decision_of(told[1], told[0])
 
 
 class Sent(msgspec.Struct, array_like=True, tag=0, frozen=True, gc=False):
@@ -80,10 +50,10 @@ class Sent(msgspec.Struct, array_like=True, tag=0, frozen=True, gc=False):
     @classmethod
     def of(cls, event: Dispatched, *, on_trial: bool) -> Sent:
         request = event.request
-        return cls(REQUESTS.row(request), request.key, decided(event.decision), event.at_s, on_trial)
+        return cls(rows.request_row(request), request.key, decided(event.decision), event.at_s, on_trial)
 
     def event(self) -> Dispatched:
-        request = REQUESTS.record(self.request, key=self.key)
+        request = rows.request_of(self.request, self.key)
         return Dispatched(request=request, decision=decision_of(self.decision), at_s=self.at_s)
 
 
@@ -92,10 +62,10 @@ class Began(msgspec.Struct, array_like=True, tag=1, frozen=True, gc=False):
 
     @classmethod
     def of(cls, event: FirstToken) -> Began:
-        return cls(FIRST_TOKENS.row(event))
+        return cls(rows.first_token_row(event))
 
     def event(self) -> FirstToken:
-        return FIRST_TOKENS.record(self.first_token)
+        return rows.first_token_of(self.first_token)
 
 
 class Failed(msgspec.Struct, array_like=True, tag=2, frozen=True, gc=False):
@@ -124,7 +94,7 @@ class Ended(msgspec.Struct, array_like=True, tag=5, frozen=True, gc=False):
 
     @classmethod
     def of(cls, outcome: Outcome, finished_s: float | None, *, known: bool) -> Ended:
-        name, row, trace, decision = outcome.request_id, OUTCOMES.row(outcome), outcome.trace, outcome.decision
+        name, row, trace, decision = outcome.request_id, rows.outcome_row(outcome), outcome.trace, outcome.decision
         if known or decision is None:
             return cls(name, row, trace, finished_s, known, None if known else outcome.key)
         return cls(name, row, trace, finished_s, known, outcome.key, decided(decision))
@@ -134,9 +104,7 @@ class Ended(msgspec.Struct, array_like=True, tag=5, frozen=True, gc=False):
         key, decision = self.key, None if self.decision is None else decision_of(self.decision)
         if self.known and sent is not None:
             key, decision = sent
-        return OUTCOMES.record(
-            self.outcome, request_id=self.request_id, key=key, decision=decision, trace=self.trace
-        )
+        return rows.outcome_of(self.outcome, self.request_id, key, decision, self.trace)
 
 
 class Explained(msgspec.Struct, array_like=True, tag=6, frozen=True, gc=False):
