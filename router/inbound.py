@@ -113,29 +113,33 @@ class RouterProtocol(HttpToolsProtocol):
                 self._take_rest(data)
                 return
             repeat = self._repeat
-            if repeat is not None and self._resting and self._active is None and self._recognised(repeat, data):
-                return
+            if repeat is not None and self._resting and self._active is None:
+                body, head, calls = repeat.body(data), self._repeated, self._calls
+                if body is not None and head is not None and calls is not None and not self._too_many():
+                    self._began_s = self._heard_s
+                    self._learned = 0
+                    self._active = call = self._call(calls, head, len(body))
+                    call.take_whole(body)
+                    return
+                if body is None and self._begins(repeat, data):
+                    return
         except Exception as error:  # noqa: BLE001  told to the client and recorded
             self._failed(error)
             return
         self._parse(data)
 
-    def _recognised(self, repeat: Repeat, data: bytes) -> bool:
-        """Whether `data` is a request that begins as the last one did, or the beginning of one: then it is taken."""
+    def _begins(self, repeat: Repeat, data: bytes) -> bool:
+        """Whether `data` is the beginning of a request, and not all of it, with the last one's head: then it is taken."""
         head, calls = self._repeated, self._calls
         begin = repeat.begin(data)
         if not begin or head is None or calls is None:
             return False
         length, here = repeat.length_bytes(data, begin), len(data) - begin
-        if here > length or self._too_many():
+        if here >= length or self._too_many():
             return False
         self._began_s = self._heard_s
         self._learned = 0
-        self._active = call = self._call(calls, head, length)
-        if here == length:
-            call.take_whole(data[begin:])
-            return True
-        self._lean = call
+        self._active = self._lean = call = self._call(calls, head, length)
         self._resting = self._in_headers = False
         self._unparsed_bytes = self._body_bytes = 0
         self._missing_bytes = length
