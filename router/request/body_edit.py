@@ -46,13 +46,13 @@ def with_fields(body: bytes, fields: dict[str, object]) -> bytes:
 
 def _must_ask(parsed: ParsedRequest, worker: Worker) -> bool:
     """It streams, the client did not say either way, and the server does not tell usage by itself."""
-    if not parsed.stream or parsed.endpoint not in ASKS_USAGE or "stream_options" in parsed.body:
+    if not parsed.stream or parsed.endpoint not in ASKS_USAGE or parsed.names_usage:
         return False
     return worker.facts is None or not worker.facts.streams_usage
 
 
 def _rank_field(parsed: ParsedRequest, worker: Worker) -> dict[str, object]:
-    if worker.rank is None or "routed_dp_rank" in parsed.body or "data_parallel_rank" in parsed.body:
+    if worker.rank is None or parsed.names_rank:
         return {}
     release = worker.facts.release if worker.facts is not None else None
     if release is not None and release < HEADER_SINCE:

@@ -62,6 +62,10 @@ from router.types import AttemptFailed, RequestId, WorkerId
 
 log = logging.getLogger(__name__)
 
+LARGE_BYTES = 16 * 2**10
+"""What was read in a larger body is let go before its request waits for a worker; of a smaller one keeping it costs less.
+"""
+
 
 @interpreted
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -192,6 +196,8 @@ class Dispatcher:
             known_match_tokens=None if exact is None else exact.match_tokens,
             known_prompt_tokens=None if exact is None else exact.prompt_tokens,
         )
+        if len(raw.body) > LARGE_BYTES:
+            progress.parsed = parsed = parsed.without_body()
         share = request.client or client.name if client is ANONYMOUS else client.name
         ticket = self._admission.arrive(client, request.key.prompt_tokens, share)
         if ticket.state != "running":

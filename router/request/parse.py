@@ -84,6 +84,8 @@ def parse(endpoint: str, body: bytes, session: str | None = None) -> ParsedReque
         session=session or _session(data),
         previous_response=_previous_response(data) if endpoint == "/v1/responses" else None,
         max_output_tokens=_max_output_tokens(data),
+        names_usage="stream_options" in data,
+        names_rank="routed_dp_rank" in data or "data_parallel_rank" in data,
     )
 
 

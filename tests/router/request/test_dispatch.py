@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+import tracemalloc
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
+import router as package
 from router.request.exact import ExactMatch, ExactMatcher
 from router_fakes import DONE, STREAM_HEAD, Call, answer, chunk, config, event, running, upstream
 
@@ -309,3 +312,25 @@ async def test_what_a_worker_counted_is_told_to_whoever_counted_before(
         await router.client.post(CHAT, json=chat)
 
     assert told == [(match, 9)]
+
+
+async def test_a_request_that_waits_for_its_worker_holds_its_body_once_and_not_what_was_read_in_it() -> None:
+    size = 4_000_000
+    body = json.dumps({"messages": [{"role": "user", "content": "x" * size}]}).encode()
+    ours = tracemalloc.Filter(True, str(Path(package.__file__ or "").parent / "*"))
+    held: list[int] = []
+
+    async def look(call: Call, writer: asyncio.StreamWriter) -> None:
+        traces = tracemalloc.take_snapshot().filter_traces([ours])
+        held.append(sum(trace.size for trace in traces.traces if trace.size > size / 2))
+        await answer({"ok": 1})(call, writer)
+
+    async with upstream(look) as worker, running(config(worker.url)) as router:
+        tracemalloc.start()
+        try:
+            await router.client.post(CHAT, content=body)
+        finally:
+            tracemalloc.stop()
+
+    assert len(held) == 1
+    assert size <= held[0] < 1.5 * size

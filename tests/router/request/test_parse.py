@@ -101,3 +101,22 @@ def test_a_session_or_limit_of_the_wrong_type_is_the_workers_to_refuse() -> None
     native = parsed(b'{"text": "x", "sampling_params": {"max_new_tokens": null}}', "/generate")
 
     assert (odd.session, odd.max_output_tokens, native.max_output_tokens) == (None, None, None)
+
+
+@pytest.mark.parametrize(
+    ("field", "usage", "rank"),
+    [
+        (b'"stream_options": null', True, False),
+        (b'"routed_dp_rank": 1', False, True),
+        (b'"data_parallel_rank": 0', False, True),
+        (b'"stream": true', False, False),
+    ],
+)
+def test_what_is_left_without_the_body_is_all_but_the_body(field: bytes, usage: bool, rank: bool) -> None:
+    parsed = parse("/v1/completions", b'{"prompt": "x", "model": "m", "user": "u", "max_tokens": 5, %b}' % field)
+    left = parsed.without_body()
+
+    assert left.body == {}
+    assert (parsed.names_usage, parsed.names_rank) == (usage, rank)
+    for name in ParsedRequest.__annotations__:
+        assert name == "body" or getattr(left, name) == getattr(parsed, name)
