@@ -129,7 +129,7 @@ class RouterProtocol(HttpToolsProtocol):
         self._parse(data)
 
     def _begins(self, repeat: Repeat, data: bytes) -> bool:
-        """Whether `data` is the beginning of a request, and not all of it, with the last one's head: then it is taken."""
+        """Whether `data` is the beginning, and not all, of a request with the last one's head: then it is taken."""
         head, calls = self._repeated, self._calls
         begin = repeat.begin(data)
         if not begin or head is None or calls is None:

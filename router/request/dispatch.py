@@ -63,8 +63,7 @@ from router.types import AttemptFailed, RequestId, WorkerId
 log = logging.getLogger(__name__)
 
 LARGE_BYTES = 16 * 2**10
-"""What was read in a larger body is let go before its request waits for a worker; of a smaller one keeping it costs less.
-"""
+"""What was read in a larger body is let go before its request waits for a worker; that of a smaller one may stay."""
 
 
 @interpreted
