@@ -7,9 +7,7 @@ decision log, shadows and experiments in insight_metrics. docs/metrics.md lists 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import cache
-from operator import attrgetter, sub
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, TypeAlias
 
 from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
@@ -36,31 +34,6 @@ BY_WORKER = ("policy", "worker")
 BY_ARM = ("arm", "policy")
 Alike: TypeAlias = tuple[str, str, str, str | None, int, str | None, ArmName | None]
 """Endpoint, policy, worker, reason, status, error and arm of requests that count in the same series."""
-
-
-@cache
-def _getter(name: str) -> Callable[[Outcome], Any]:
-    return attrgetter(name)
-
-
-def column(outcomes: Sequence[Outcome], name: str) -> list[float]:
-    """One field of all of them, without those where it is None."""
-    values = list(map(_getter(name), outcomes))
-    return [value for value in values if value is not None] if None in values else values
-
-
-def positive(values: Sequence[float]) -> float:
-    """The sum of those above zero: a worker's nonsense must not count backwards."""
-    return sum(values) if not values or min(values) >= 0 else sum([value for value in values if value > 0])
-
-
-def _ttft_errors_s(outcomes: Sequence[Outcome]) -> list[float]:
-    """By how much each began later than was predicted; of those of which both are known."""
-    predicted_s = map(_getter("decision.expected_ttft_s"), outcomes)
-    return [
-        one.ttft_s - one.held_s - expected_s for one, expected_s in zip(outcomes, predicted_s, strict=True)
-        if expected_s is not None and one.ttft_s is not None
-    ]  # fmt: skip
 
 
 class Metrics:
@@ -106,7 +79,7 @@ class Metrics:
 
 
 class _Requests(Collector):
-    """Everything that is counted per request. Requests that are alike in every label are counted together."""
+    """Everything that is counted per request. Those that are alike in every label share a row of series."""
 
     def __init__(self, backlog: Backlog) -> None:
         self._backlog = backlog
@@ -132,7 +105,6 @@ class _Requests(Collector):
             yield from group.families
 
     def count(self, outcomes: Sequence[Outcome]) -> None:
-        alike: dict[Alike, list[Outcome]] = {}
         for one in outcomes:
             decision, arm = one.decision, None if one.spilled else one.arm
             if decision is None:
@@ -140,15 +112,10 @@ class _Requests(Collector):
             else:
                 reason = decision.reason._value_  # `.value` is a slow property, and an Enum's hash a slow method
                 key = (one.endpoint, one.policy, decision.worker, reason, one.status, one.error, arm)
-            group = alike.get(key)
-            if group is None:
-                group = alike[key] = []
-            group.append(one)
-        for key, group in alike.items():
             row = self._rows.get(key)
             if row is None:
                 row = self._rows[key] = self._row(*key)
-            row.count(group)
+            row.count(one)
 
     def _row(
         self, endpoint: str, policy: str, worker: str, reason: str | None, status: int, error: str | None,
@@ -224,15 +191,22 @@ class _Child:
         self._completion: Count = family.completion.of(*labels)
         self._expected: Count = family.expected.of(*labels)
 
-    def count(self, group: Sequence[Outcome], cached: Sequence[float], matches: Sequence[float]) -> None:
-        """`cached` is what those of them report that do, `matches` what was predicted of these."""
-        self._e2e.observe(column(group, "e2e_s"))
-        self._ttft.observe(column(group, "ttft_s"))
-        self._itl.observe(column(group, "itl_mean_s"))
-        self._prompt.value += positive(column(group, "prompt_tokens"))
-        self._completion.value += positive(column(group, "completion_tokens"))
-        self._cached.value += positive(cached)
-        self._expected.value += positive(matches)
+    def count(self, one: Outcome, match_tokens: float) -> None:
+        self._e2e.observe(one.e2e_s)
+        ttft_s, itl_s, prompt, completion, cached = (
+            one.ttft_s, one.itl_mean_s, one.prompt_tokens, one.completion_tokens, one.cached_tokens
+        )  # fmt: skip
+        if ttft_s is not None:
+            self._ttft.observe(ttft_s)
+        if itl_s is not None:
+            self._itl.observe(itl_s)
+        if prompt is not None:
+            self._prompt.add(prompt)
+        if completion is not None:
+            self._completion.add(completion)
+        if cached is not None:
+            self._cached.add(cached)
+            self._expected.add(match_tokens)
 
 
 class _ErrorSeries:
@@ -280,8 +254,8 @@ class _Row:
     def __init__(self, ended: Count) -> None:
         self._ended = ended
 
-    def count(self, group: Sequence[Outcome]) -> None:
-        self._ended.value += len(group)
+    def count(self, one: Outcome) -> None:
+        self._ended.value += 1
 
 
 class _DecidedRow(_Row):
@@ -300,22 +274,23 @@ class _DecidedRow(_Row):
         self._worker = worker
         self._arm = arm
 
-    def count(self, group: Sequence[Outcome]) -> None:
-        super().count(group)
-        self._reasoned.value += len(group)
-        policy, errors = self._policy, self._errors
-        policy.decision.observe(column(group, "decision_s"))
-        matches = column(group, "decision.match_tokens")
-        policy.expected.observe(matches)
-        cached = column(group, "cached_tokens")
-        if len(cached) < len(group):
-            matches = column([one for one in group if one.cached_tokens is not None], "decision.match_tokens")
-        policy.cached.observe(cached)
-        errors.match.observe(list(map(sub, cached, matches)))
-        errors.ttft.observe(_ttft_errors_s(group))
-        retried = sum(column(group, "attempts")) - len(group)
-        if retried:
-            policy.retries.of(policy.policy).value += retried
-        self._worker.count(group, cached, matches)
+    def count(self, one: Outcome) -> None:
+        decision, policy, errors = one.decision, self._policy, self._errors
+        assert decision is not None
+        match_tokens, cached, expected_s, ttft_s = (
+            decision.match_tokens, one.cached_tokens, decision.expected_ttft_s, one.ttft_s
+        )  # fmt: skip
+        self._ended.value += 1
+        self._reasoned.value += 1
+        policy.decision.observe(one.decision_s)
+        policy.expected.observe(match_tokens)
+        if cached is not None:
+            policy.cached.observe(cached)
+            errors.match.observe(cached - match_tokens)
+        if expected_s is not None and ttft_s is not None:
+            errors.ttft.observe(ttft_s - one.held_s - expected_s)
+        if one.attempts > 1:
+            policy.retries.of(policy.policy).value += one.attempts - 1
+        self._worker.count(one, match_tokens)
         if self._arm is not None:
-            self._arm.count(group, cached, matches)
+            self._arm.count(one, match_tokens)

@@ -6,9 +6,7 @@ Counts Outcomes from the backlog, O(1) a request. Read by the dashboard. Not her
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Sequence
-from itertools import groupby
 from math import exp, floor, log
 
 from router.clock import Clock
@@ -34,25 +32,19 @@ class Step:
         self.failed = 0
         self.prompt_tokens = 0
         self.cached_tokens = 0
-        self.ttft: Counter[int] = Counter()
+        self.ttft: dict[int, int] = {}
+        """How many by bin."""
 
-    def add(self, outcomes: Sequence[Outcome]) -> None:
-        self.requests += len(outcomes)
-        self.failed += sum([one.status >= 500 for one in outcomes])
-        ttft = self.ttft
-        for ttft_s in [one.ttft_s for one in outcomes]:
-            if ttft_s is not None:
-                place = floor(log(ttft_s) / BIN) if ttft_s > 1e-6 else LOWEST
-                ttft[place] = ttft.get(place, 0) + 1
-        for cached, prompt in [(one.cached_tokens, one.prompt_tokens) for one in outcomes]:
-            if cached is not None and prompt is not None:
-                self.prompt_tokens += prompt
-                self.cached_tokens += cached
-
-
-def place_of(outcome: Outcome) -> int:
-    """The step in which it ended."""
-    return int((outcome.at_s + outcome.e2e_s) / STEP_S)
+    def add(self, one: Outcome) -> None:
+        ttft_s, cached, prompt = one.ttft_s, one.cached_tokens, one.prompt_tokens
+        self.requests += 1
+        self.failed += one.status >= 500
+        if ttft_s is not None:
+            place = floor(log(ttft_s) / BIN) if ttft_s > 1e-6 else LOWEST
+            self.ttft[place] = self.ttft.get(place, 0) + 1
+        if cached is not None and prompt is not None:
+            self.prompt_tokens += prompt
+            self.cached_tokens += cached
 
 
 class Traffic:
@@ -66,30 +58,16 @@ class Traffic:
 
     def _count(self, outcomes: Sequence[Outcome]) -> None:
         """Each in the step in which it ended."""
-        first, last = place_of(outcomes[0]), place_of(outcomes[-1])
-        if first == last:
-            self._add(first, outcomes)
-        else:
-            for place, some in groupby(outcomes, place_of):
-                self._add(place, list(some))
-
-    def _add(self, place: int, outcomes: Sequence[Outcome]) -> None:
-        by_worker: dict[WorkerId | None, list[Outcome]] = {}
         for one in outcomes:
-            decision = one.decision
+            place, decision = int((one.at_s + one.e2e_s) / STEP_S), one.decision
             worker = None if decision is None else decision.worker
-            if worker in by_worker:
-                by_worker[worker].append(one)
-            else:
-                by_worker[worker] = [one]
-        steps = self._steps.get(place)
-        if steps is None:
-            steps = self._begin(place)
-        for worker, group in by_worker.items():
+            steps = self._steps.get(place)
+            if steps is None:
+                steps = self._begin(place)
             step = steps.get(worker)
             if step is None:
                 step = steps[worker] = Step()
-            step.add(group)
+            step.add(one)
 
     def _begin(self, place: int) -> dict[WorkerId | None, Step]:
         steps = self._steps[place] = {}
@@ -119,13 +97,14 @@ def _sum(steps: Iterable[Step]) -> Step:
         total.failed += step.failed
         total.prompt_tokens += step.prompt_tokens
         total.cached_tokens += step.cached_tokens
-        total.ttft.update(step.ttft)
+        for place, count in step.ttft.items():
+            total.ttft[place] = total.ttft.get(place, 0) + count
     return total
 
 
-def quantiles(ttft: Counter[int], shares: tuple[float, ...]) -> list[float | None]:
+def quantiles(ttft: dict[int, int], shares: tuple[float, ...]) -> list[float | None]:
     """Quantiles in seconds of a histogram of TTFT, within 5 %; None when it is empty."""
-    count = ttft.total()
+    count = sum(ttft.values())
     if not count:
         return [None] * len(shares)
     found: list[float | None] = []
