@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from typing import Final
 
 from router.clock import Clock
 from router.errors import StreamCut, WorkerError, WorkerHungUp
@@ -29,14 +30,18 @@ Began = Callable[[float], None]
 
 
 RESPONSES = "/v1/responses"
-_USAGE = b'"usage":{'
+NOT_YET: Final = b"\0"
+"""No event begins so."""
+_CHOICE: Final = b'"choices":[{'
+_USAGE: Final = b'"usage":{'
 """How a chunk with usage is recognised at a glance; SGLang writes JSON without spaces."""
 
 
 class EventStream:
-    """Frames and accounts one stream of server-sent events; `feed` costs one scan of the piece.
+    """Frames and accounts one stream of server-sent events.
 
-    With `hide_usage` the chunk that tells usage is read and kept from the client, who did not ask for it: another scan.
+    With `hide_usage` the chunk that tells usage is read and kept from the client, who did not ask for it. Such a chunk
+    has no choices, so an event that begins like one before it, up to its first choice, is not searched for usage.
     """
 
     def __init__(self, endpoint: str, *, hide_usage: bool = False) -> None:
@@ -46,20 +51,22 @@ class EventStream:
         self._held = b""
         self._head = b""
         self._recent: deque[bytes] = deque(maxlen=USAGE_EVENTS)
+        self._shown = NOT_YET if hide_usage else b""
         self.events = 0
 
     def feed(self, piece: bytes) -> bytes:
         """What may be sent now: all events that are complete. b"" when none is."""
-        if self._held or piece[-2:] != b"\n\n":
-            piece = self._complete(piece)
-        if self._hide_usage and _USAGE in piece:
-            piece = self._without_usage(piece)
-        if piece:
-            self.events += piece.count(b"\n\n") or piece.count(b"\r\n\r\n")
+        if (
+            self._head
+            and not self._held
+            and piece.startswith(self._shown)
+            and piece.endswith(b"\n\n")
+            and piece.find(b"\n") == len(piece) - 2
+        ):  # one event of one line, like those before
+            self.events += 1
             self._recent.append(piece)
-            if not self._head:
-                self._head = piece
-        return piece
+            return piece
+        return self._feed_any(piece)
 
     @property
     def ended(self) -> bool:
@@ -74,6 +81,20 @@ class EventStream:
 
     def usage(self) -> Usage:
         return usage_of_events((self._head, *self._recent, self._hidden))
+
+    def _feed_any(self, piece: bytes) -> bytes:
+        if self._held or not piece.endswith(b"\n\n"):
+            piece = self._complete(piece)
+        if self._hide_usage and _USAGE in piece:
+            piece = self._without_usage(piece)
+        if piece:
+            self.events += piece.count(b"\n\n") or piece.count(b"\r\n\r\n")
+            self._recent.append(piece)
+            if not self._head:
+                self._head = piece
+            if self._hide_usage:
+                self._shown = piece[: piece.find(_CHOICE) + len(_CHOICE)] if _CHOICE in piece else NOT_YET
+        return piece
 
     def _without_usage(self, data: bytes) -> bytes:
         events = data.split(b"\n\n")
@@ -154,29 +175,50 @@ async def _relay_pieces(
     return Relayed(status=answer.status, first_s=first_s, last_s=clock(), events=0, usage=Usage())
 
 
+class _Passage:
+    """One stream on its way to the client, and when its first and its last event came."""
+
+    def __init__(
+        self, answer: WorkerConnection, reply: Reply, stream: EventStream, own: RawHeaders, clock: Clock, began: Began
+    ) -> None:
+        assert answer.worker is not None
+        self._answer = answer
+        self._worker = answer.worker
+        self._reply = reply
+        self._write = reply.write
+        self._stream = stream
+        self._own = own
+        self._clock = clock
+        self._began = began
+        self._last_s = 0.0
+        self.first_s: float | None = None
+
+    @property
+    def last_s(self) -> float | None:
+        return None if self.first_s is None else self._last_s
+
+    def take(self, piece: bytes, chunk: bytes | None) -> bool:
+        """A Sink of worker_connection."""
+        ready = self._stream.feed(piece)
+        if ready:
+            self._last_s = self._worker.heard_s = self._clock()
+            if self.first_s is None:
+                self._begin()
+            self._write(ready, chunk if ready is piece else None)
+        return self._reply.full
+
+    def _begin(self) -> None:
+        self.first_s = self._last_s
+        self._began(self._last_s)
+        self._reply.start(self._answer.head, self._own, None)
+
+
 async def _relay_events(
     answer: WorkerConnection, reply: Reply, stream: EventStream, own: RawHeaders, clock: Clock, began: Began
 ) -> Relayed:
-    first_s: float | None = None
-    last_s: float | None = None
-    feed, write, worker = stream.feed, reply.write, answer.worker
-    assert worker is not None
-
-    def take(piece: bytes, chunk: bytes | None) -> bool:
-        nonlocal first_s, last_s
-        ready = feed(piece)
-        if ready:
-            last_s = clock()
-            worker.heard_s = last_s
-            if first_s is None:
-                first_s = last_s
-                began(first_s)
-                reply.start(answer.head, own, None)
-            write(ready, chunk if ready is piece else None)
-        return reply.full
-
+    passage = _Passage(answer, reply, stream, own, clock, began)
     try:
-        await answer.pour(take, reply.drained)
+        await answer.pour(passage.take, reply.drained)
     except WorkerError as error:
         raise _cut(error, reply) from error.__cause__
     if not stream.ended:
@@ -185,8 +227,8 @@ async def _relay_events(
     reply.finish()
     return Relayed(
         status=answer.status,
-        first_s=first_s,
-        last_s=last_s,
+        first_s=passage.first_s,
+        last_s=passage.last_s,
         events=stream.events,
         usage=stream.usage(),
         response_id=stream.response_id(),

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from typing import Final
 
 import httptools
 
@@ -26,11 +27,30 @@ BUFFER_BYTES = 512 * 2**10
 MAX_HEADER_BYTES = 256 * 2**10
 JOIN_BYTES = 16 * 2**10
 """Bodies up to this size are copied behind their head, which is cheaper than a second buffer."""
-LENGTH_DIGITS = 8
+LENGTH_DIGITS: Final = 8
 """A chunk whose length is told in more digits is left to the parser."""
+ZERO: Final = 48
+NINE: Final = 57
+SMALL_A: Final = 97
+SMALL_F: Final = 102
+"""The digits of a chunk's length, as servers write them."""
 Sink = Callable[[bytes, bytes | None], bool]
 """Takes bytes and says whether it has enough of them for now. Where they came as one chunk, that chunk comes with them:
 who hands them on in chunks need not write another one."""
+
+
+def data_of_chunk(piece: bytes) -> int:
+    """Where the data begins if `piece`, which ends with CR LF, is one whole chunk and nothing else; otherwise 0."""
+    size = 0
+    for at in range(min(LENGTH_DIGITS + 1, len(piece))):
+        byte = piece[at]
+        if ZERO <= byte <= NINE:
+            size = 16 * size + byte - ZERO
+        elif SMALL_A <= byte <= SMALL_F:
+            size = 16 * size + byte - SMALL_A + 10
+        else:
+            return at + 2 if at and size == len(piece) - at - 4 and piece[at : at + 2] == b"\r\n" else 0
+    return 0
 
 
 class WorkerConnection(asyncio.Protocol):
@@ -225,9 +245,9 @@ class WorkerConnection(asyncio.Protocol):
             return
         self.heard = True
         sink = self._sink
-        if self._between_chunks and sink is not None and not self._paused and data[-4:] == b"\n\n\r\n":
-            at = data.find(b"\r\n", 1, LENGTH_DIGITS + 2) + 2
-            if data[:at] == b"%x\r\n" % (len(data) - at - 2):  # whole events, and nothing else, in one chunk
+        if self._between_chunks and sink is not None and not self._paused and data.endswith(b"\n\n\r\n"):
+            at = data_of_chunk(data)
+            if at:  # whole events, and nothing else, in one chunk
                 try:
                     if not sink(data[at:-2], data):
                         return

@@ -102,6 +102,21 @@ def test_however_a_stream_is_cut_the_client_sees_all_of_it_but_the_usage_chunk(
     assert stream.events == len(deltas) + 1
 
 
+@given(texts)
+def test_of_events_that_come_one_by_one_the_client_sees_all_but_the_usage_chunk_wherever_it_stands(
+    deltas: list[str],
+) -> None:
+    told = [event({"id": "a", "choices": [{"index": 0, "delta": {"content": text}}]}) for text in deltas]
+    first, *others = told or [event({"id": "a", "choices": [{"index": 0}]})]
+    later = event({"id": "b", "choices": [{"index": 0, "delta": {"content": '"usage":{'}}]})
+    stream = EventStream("/v1/chat/completions", hide_usage=True)
+    received = [stream.feed(each) for each in (first, event(CHUNK), *others, event({"id": "a", **CHUNK}), later, DONE)]
+
+    assert received == [first, b"", *others, b"", later, DONE]
+    assert stream.usage() == found(10, 8, 3)
+    assert (stream.ended, stream.events) == (True, len(others) + 3)
+
+
 def test_a_client_that_asked_sees_the_usage_chunk() -> None:
     stream = EventStream("/v1/chat/completions")
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from router.errors import WorkerError, WorkerHungUp, WorkerTimeout
 from router.fleet.worker import Worker
 from router.request.strand import Gate, Strand
-from router.request.worker_connection import BUFFER_BYTES, MAX_HEADER_BYTES, WorkerConnection
+from router.request.worker_connection import BUFFER_BYTES, MAX_HEADER_BYTES, WorkerConnection, data_of_chunk
 from router_fakes import DONE, STREAM_HEAD, chunk, event
 
 WORKER = Worker("w1", "http://127.0.0.1:1", now_s=0.0)
@@ -171,6 +171,28 @@ def test_what_was_not_read_because_the_client_was_slow_is_read_again_for_the_nex
     connection.end()
 
     assert (paused, wire.reads, connection.reusable) == (True, True, True)
+
+
+@pytest.mark.parametrize(
+    ("piece", "begins"),
+    [
+        (b"5\r\nabc\n\n\r\n", 3),
+        (b"1a\r\n" + b"x" * 24 + b"\n\n\r\n", 4),
+        (b"0a\r\n" + b"x" * 8 + b"\n\n\r\n", 4),
+        (b"0000000a\r\n" + b"x" * 8 + b"\n\n\r\n", 10),
+        (b"00000000a\r\n" + b"x" * 8 + b"\n\n\r\n", 0),
+        (b"A\r\n" + b"x" * 8 + b"\n\n\r\n", 0),
+        (b"5;name=1\r\nabc\n\n\r\n", 0),
+        (b"4\r\nabc\n\n\r\n", 0),
+        (b"6\r\nabc\n\n\r\n", 0),
+        (b"5\r\nabc\n\n\r\n5\r\nabc\n\n\r\n", 0),
+        (b"5\n\nabc\n\n\r\n", 0),
+        (b"\n\n\r\n", 0),
+        (b"\r\n", 0),
+    ],
+)
+def test_only_a_piece_that_is_one_whole_chunk_is_taken_for_one(piece: bytes, begins: int) -> None:
+    assert data_of_chunk(piece) == begins
 
 
 class Taker:
