@@ -50,9 +50,10 @@ from router.lead import Lead
 from router.policies import build_policy
 from router.policies.remembers import index_blocks_of
 from router.request.dispatch import Dispatcher
-from router.request.endpoints import MODEL_CALLS, ModelCalls, Split
+from router.request.endpoints import MODEL_CALLS, ModelCalls
 from router.request.exact import ExactMatcher
 from router.request.forward import Forwarder
+from router.request.over_asgi import Split
 from router.request.record import Recorder
 from router.security.access import Access
 from router.security.guard import Guard

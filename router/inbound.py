@@ -22,9 +22,10 @@ from router.errors import (
     RequestTooSlow,
     RouterError,
 )
-from router.request.endpoints import MODEL_CALLS, PUT_TOO, ModelCalls, Split
+from router.request.endpoints import MODEL_CALLS, PUT_TOO, ModelCalls
 from router.request.head import Head
 from router.request.model_call import ModelCall
+from router.request.over_asgi import Split
 from router.request.repeat import Repeat
 from router.request.reply import STATUS_LINES
 

@@ -24,7 +24,8 @@ from router.experiment.steering import Steering
 from router.fleet.registry import Registry
 from router.fleet.worker import WorkerState
 from router.policies import Policy
-from router.request.explain import Explainer, explain_routes
+from router.request.explain import Explainer
+from router.request.explain_routes import explain_routes
 from router.request.record import BodySink, OutcomeSink
 from router.telemetry.backlog import Backlog
 from router.telemetry.decision_log import DecisionLog, utc_now

@@ -34,7 +34,7 @@ from router.app import create_app
 from router.config import RouterConfig, ServerConfig
 from router.garbage import calm
 from router.inbound import limited_protocol
-from router.request.endpoints import Split
+from router.request.over_asgi import Split
 from router.request.worker_connection import WorkerConnection
 
 WORKERS = 4

@@ -15,6 +15,7 @@ from typing import Any
 from router.admission.fair_queue import FairQueue, Ticket
 from router.admission.rate import Bucket
 from router.clock import Clock
+from router.compiled import interpreted
 from router.errors import ConcurrencyLimited, QueueFull, QueueTimeout, RateLimited
 from router.knob import knob, require
 from router.security.client import ANONYMOUS, Client
@@ -25,6 +26,7 @@ COST_TOKENS = 1000.0
 """A request counts one, and one more for each that many prompt tokens."""
 
 
+@interpreted
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AdmissionConfig:
     max_in_flight: int = knob(0, "requests served at once, all workers together; 0: per_worker times the workers")

@@ -40,6 +40,8 @@ class RetryBudget:
     def __init__(self, config: RetryConfig, rng: Random) -> None:
         self._config = config
         self._rng = rng
+        self._ratio = config.budget_ratio
+        self._most = max(10.0 * config.budget_floor, 10.0)
         self._left = float(config.budget_floor)
         self._filled_s: float | None = None
         self.refused = 0
@@ -51,7 +53,7 @@ class RetryBudget:
 
     def request(self) -> None:
         """A request came in."""
-        self._left = min(self._left + self._config.budget_ratio, self._most)
+        self._left = min(self._left + self._ratio, self._most)
 
     def retry(self, now_s: float) -> bool:
         """Take one retry, if there is one."""
@@ -71,10 +73,6 @@ class RetryBudget:
             return 0.0
         most_s = min(self._config.backoff_s * 2 ** max(attempt - 2, 0), self._config.backoff_max_s)
         return self._rng.uniform(0.0, most_s)
-
-    @property
-    def _most(self) -> float:
-        return max(10.0 * self._config.budget_floor, 10.0)
 
 
 def refusal(worker_name: str, status: int, retry_after: str | None) -> WorkerRefused:

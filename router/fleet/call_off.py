@@ -6,9 +6,13 @@ request.dispatch, used by it and by fleet.registry.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 from router.errors import RouterError
+
+Waiting = Callable[[RouterError], None]
+"""A request that waits, as those see it who may end its wait: called with the error that it shall end with."""
 
 
 class Cancellable(Protocol):

@@ -9,12 +9,14 @@ from __future__ import annotations
 import asyncio
 import logging
 from types import TracebackType
+from typing import Final
 
 from router.errors import WorkerTimeout
 from router.fleet.call_off import CallOff
 from router.fleet.state import WorkerState
 from router.fleet.worker import Worker
 
+DRAINING: Final = WorkerState.DRAINING
 log = logging.getLogger(__name__)
 
 
@@ -44,7 +46,9 @@ class Lease:
     def answered(self) -> None:
         """The first byte is there."""
         if self._call_off is not None:
-            self.worker.unanswered.pop(self._call_off, None)
+            unanswered = self.worker.unanswered
+            if self._call_off in unanswered:
+                del unanswered[self._call_off]
             if self._timer is not None:
                 self._timer.cancel()
 
@@ -55,9 +59,9 @@ class Lease:
         if call_off is not None and call_off in worker.unanswered:
             self.answered()
         worker.in_flight -= 1
-        if worker.state is WorkerState.DRAINING and worker.in_flight == 0:
+        if worker.in_flight == 0 and worker.state is DRAINING:
             log.info("worker %s is drained", worker.id)
-        if call_off is not None and isinstance(error, asyncio.CancelledError):
+        if error is not None and call_off is not None and isinstance(error, asyncio.CancelledError):
             found = call_off.taken()
             if found is not None:
                 raise found from None

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
-from router.fleet.call_off import CallOff
+from router.fleet.call_off import Waiting
 from router.types import LoadReport
 
 DOUBT_S = 2.0
@@ -27,15 +27,15 @@ class LostRequests:
 
     def __init__(self, patience_s: float) -> None:
         self._patience_s = patience_s
-        self._suspects: Sequence[CallOff] = ()
+        self._suspects: Sequence[Waiting] = ()
         self._began_s = 0.0
         self._least = 0
-        self._oldest: CallOff | None = None
+        self._oldest: Waiting | None = None
         self._oldest_s = 0.0
         self.doubtful = False
         """Whether it has been idle by its own account for DOUBT_S while one and the same request waits there."""
 
-    def reported(self, load: LoadReport, unanswered: Collection[CallOff], *, moved: bool) -> Sequence[CallOff]:
+    def reported(self, load: LoadReport, unanswered: Collection[Waiting], *, moved: bool) -> Sequence[Waiting]:
         """Those of `unanswered`, the requests without a first byte, oldest first, that are found lost just now.
 
         Which of several is lost cannot be seen: the oldest are named, as many as are missing. `moved`: whether any of
@@ -55,11 +55,11 @@ class LostRequests:
         self._begin(load.at_s, [each for each in unanswered if each not in lost])
         return lost
 
-    def _doubt(self, now_s: float, oldest: CallOff | None) -> None:
+    def _doubt(self, now_s: float, oldest: Waiting | None) -> None:
         """`oldest` waits although nothing runs or waits there; None if none does."""
         if oldest is not self._oldest:
             self._oldest, self._oldest_s = oldest, now_s
         self.doubtful = oldest is not None and now_s - self._oldest_s >= DOUBT_S
 
-    def _begin(self, now_s: float, unanswered: Collection[CallOff]) -> None:
+    def _begin(self, now_s: float, unanswered: Collection[Waiting]) -> None:
         self._suspects, self._began_s, self._least = tuple(unanswered), now_s, 2**60

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from router.fleet.breaker import BreakerConfig
-from router.fleet.call_off import CallOff
+from router.fleet.call_off import Waiting
 from router.fleet.kv_feed import FeedState
 from router.fleet.server_info import ServerFacts
 from router.fleet.state import WorkerState
@@ -90,7 +90,7 @@ class Worker:
         self.in_flight = 0
         self.elsewhere = 0
         self.vitals = Vitals(health or HealthConfig(), breaker or BreakerConfig(), now_s)
-        self.unanswered: dict[CallOff, None] = {}
+        self.unanswered: dict[Waiting, None] = {}
         self.history: deque[tuple[float, WorkerState, str]] = deque(maxlen=HISTORY)
         self.heard_s = float("-inf")
         self.held_until_s = float("-inf")

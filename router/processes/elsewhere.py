@@ -10,7 +10,7 @@ import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
 
 from router.errors import RouterError
-from router.fleet.call_off import CallOff
+from router.fleet.call_off import Waiting
 from router.processes import wire
 from router.processes.open_requests import Open, RemoteWait
 from router.processes.parts import Parts
@@ -115,7 +115,7 @@ class Elsewhere:
     def _take_dispatched(self, source: int, entries: dict[str, Open], event: Dispatched, *, on_trial: bool) -> None:
         request, decision = event.request, event.decision
         worker = self._registry.find(decision.worker)
-        wait: CallOff | None = None
+        wait: Waiting | None = None
         if worker is not None:
             wait = RemoteWait(lambda why: self._end(source, request.request_id, why))
             worker.unanswered[wait] = None

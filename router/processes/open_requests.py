@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from router.errors import RouterError
-from router.fleet.call_off import CallOff
+from router.fleet.call_off import Waiting
 from router.fleet.worker import Worker
 from router.records import Decision, RoutingRequest
 
 
-class RemoteWait(CallOff):
+class RemoteWait:
     """Stands for a request of another process that waits for its first byte, so that the leader can call it off."""
 
     __slots__ = ("_end",)
@@ -28,7 +28,7 @@ class Open:
     __slots__ = ("decision", "request", "wait", "worker")
 
     def __init__(
-        self, request: RoutingRequest, decision: Decision, worker: Worker | None, wait: CallOff | None
+        self, request: RoutingRequest, decision: Decision, worker: Worker | None, wait: Waiting | None
     ) -> None:
         self.request = request
         self.decision = decision

@@ -38,8 +38,8 @@ class Recorder:
     ) -> None:
         self._policy_name = policy_name
         self._registry = registry
-        self._sinks = sinks
-        self._body_sinks = body_sinks
+        self._sinks = list(sinks)
+        self._body_sinks = list(body_sinks)
         self._clock = clock
 
     def record(self, progress: Progress) -> None:

@@ -9,8 +9,11 @@ from __future__ import annotations
 
 import asyncio
 from asyncio.tasks import _enter_task, _leave_task, current_task
-from collections.abc import Callable, Coroutine, Generator
-from typing import Any
+from collections.abc import Callable, Coroutine, Generator, Iterator
+from typing import Any, Final
+
+OVER: Final = object()
+"""What a coroutine yields that has ended. An exception for it would cost as much as the rest of a turn."""
 
 
 class Gate:
@@ -36,11 +39,14 @@ class Gate:
 class Strand:
     """`ended` is called once, after the last line. An exception that leaves the coroutine is the loop's to report."""
 
-    __slots__ = ("_cancelling", "_coro", "_ended", "_error", "_gate", "_running", "_waits", "done_", "loop")
+    __slots__ = (
+        "_cancelling", "_coro", "_ended", "_error", "_gate", "_running", "_steps", "_waits", "done_", "loop",
+    )  # fmt: skip
 
     def __init__(self, loop: asyncio.AbstractEventLoop, ended: Callable[[Strand], None] | None = None) -> None:
         self.loop = loop
         self._coro: Coroutine[Any, Any, None] | None = None
+        self._steps: Iterator[Any] = iter(())
         self._ended = ended
         self._gate: Gate | None = None
         self._waits: asyncio.Future[Any] | None = None
@@ -52,6 +58,7 @@ class Strand:
     def start(self, coro: Coroutine[Any, Any, None]) -> None:
         """Run it until it waits for the first time, or ends. Call it once."""
         self._coro = coro
+        self._steps = coro.__await__()
         self.resume()
 
     def resume(self) -> None:
@@ -59,21 +66,28 @@ class Strand:
         if self._running:  # whoever has the news was called by this very coroutine: it looks before it waits
             return
         self._gate = None
-        loop, coro = self.loop, self._coro
-        assert coro is not None
-        outer = current_task(loop)
-        if outer is not None:
+        loop, steps = self.loop, self._steps
+        outer: asyncio.Task[Any] | None = None
+        try:
+            _enter_task(loop, self)  # type: ignore[arg-type]
+        except RuntimeError:  # it runs in the stack of a task, or of another strand
+            outer = current_task(loop)
+            assert outer is not None
             _leave_task(loop, outer)
-        _enter_task(loop, self)  # type: ignore[arg-type]
+            _enter_task(loop, self)  # type: ignore[arg-type]
         self._running = True
         try:
             while True:
                 error = self._error
                 if error is None:
-                    waits = coro.send(None)
+                    waits = next(steps, OVER)
                 else:
                     self._error = None
-                    waits = coro.throw(error)
+                    assert self._coro is not None
+                    waits = self._coro.throw(error)
+                if waits is OVER:
+                    self.done_ = True
+                    return
                 if self._error is not None:
                     continue  # cancelled while it ran
                 if type(waits) is Gate:

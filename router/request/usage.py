@@ -13,7 +13,7 @@ from typing import Final
 import msgspec
 
 from router.compiled import mypyc_attr
-from router.request.usage_shapes import Answer, decode_batch, decode_chunk, decode_made, decode_one
+from router.request.usage_shapes import Answer, UsageFields, decode_batch, decode_chunk, decode_made, decode_one
 
 
 @mypyc_attr(acyclic=True)
@@ -90,19 +90,27 @@ def _of_answer(answer: Answer) -> Usage:
             cached_tokens=meta.cached_tokens,
             completion_tokens=meta.completion_tokens,
         )
-    nested = answer.response or answer.message
-    fields = answer.usage or (nested.usage if nested else None)
+    fields = answer.usage
     if fields is None:
-        return Usage()
+        nested = answer.response or answer.message
+        fields = None if nested is None else nested.usage
+    return Usage() if fields is None else _of_fields(fields)
+
+
+def _of_fields(fields: UsageFields) -> Usage:
+    """OpenAI's names, and where there are none, those of `/v1/responses` and Anthropic."""
     details = fields.prompt_tokens_details or fields.input_tokens_details
-    given = fields.input_tokens
-    if given is not None and fields.cache_read_input_tokens is not None:
-        given += fields.cache_read_input_tokens  # Anthropic's input_tokens leaves out what was cached
-    return Usage(
-        prompt_tokens=_first(fields.prompt_tokens, given),
-        cached_tokens=_first(details.cached_tokens if details else None, fields.cache_read_input_tokens),
-        completion_tokens=_first(fields.completion_tokens, fields.output_tokens),
-    )
+    prompt, completion = fields.prompt_tokens, fields.completion_tokens
+    cached = None if details is None else details.cached_tokens
+    if prompt is None:
+        prompt, read = fields.input_tokens, fields.cache_read_input_tokens
+        if prompt is not None and read is not None:
+            prompt += read  # Anthropic's input_tokens leaves out what was cached
+    if cached is None:
+        cached = fields.cache_read_input_tokens
+    if completion is None:
+        completion = fields.output_tokens
+    return Usage(prompt_tokens=prompt, cached_tokens=cached, completion_tokens=completion)
 
 
 def _first(value: int | None, other: int | None) -> int | None:

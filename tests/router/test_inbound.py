@@ -13,8 +13,8 @@ import uvicorn
 from router import inbound
 from router.app import create_app
 from router.inbound import RouterProtocol, limited_protocol
-from router.request.endpoints import Split
 from router.request.model_call import ModelCall
+from router.request.over_asgi import Split
 from router_fakes import DONE, STREAM_HEAD, Call, answer, chunk, config, event, running, upstream
 
 CHAT = "/v1/chat/completions"

@@ -9,14 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from router.fleet.call_off import CallOff
+from router.fleet.call_off import Waiting
 from router.fleet.lost import LostRequests
 from router.types import LoadReport
 
 
-def requests(*names: str) -> list[CallOff]:
+def requests(*names: str) -> list[Waiting]:
     """Anything with an identity will do."""
-    return cast(list[CallOff], list(names))
+    return cast(list[Waiting], list(names))
 
 
 def report(at_s: float, held: int, *, waiting: int = 0) -> LoadReport:
@@ -26,7 +26,7 @@ def report(at_s: float, held: int, *, waiting: int = 0) -> LoadReport:
     )  # fmt: skip
 
 
-def found(steps: Iterable[tuple[float, int, list[CallOff]]], patience_s: float = 10.0) -> list[CallOff]:
+def found(steps: Iterable[tuple[float, int, list[Waiting]]], patience_s: float = 10.0) -> list[Waiting]:
     watched, lost = LostRequests(patience_s), []
     for at_s, held, unanswered in steps:
         lost += watched.reported(report(at_s, held), unanswered, moved=False)
@@ -53,7 +53,7 @@ def test_a_long_wait_in_a_queue_that_is_reported_is_no_loss(held: int) -> None:
     assert found(steps) == []
 
 
-def doubts(steps: Iterable[tuple[float, int, list[CallOff]]]) -> list[bool]:
+def doubts(steps: Iterable[tuple[float, int, list[Waiting]]]) -> list[bool]:
     watched, found_ = LostRequests(60.0), []
     for at_s, held, unanswered in steps:
         watched.reported(report(at_s, held), unanswered, moved=False)
@@ -111,7 +111,7 @@ def test_a_lost_request_that_comes_within_a_span_is_found_at_the_end_of_the_next
     )  # requests that arrive and that are answered before a report, and what others send there
 )
 def test_nothing_is_called_lost_while_the_worker_counts_all_it_was_sent(moves: list[tuple[int, int, int]]) -> None:
-    watched, waiting, number = LostRequests(3.0), cast(list[CallOff], []), 0
+    watched, waiting, number = LostRequests(3.0), cast(list[Waiting], []), 0
     for at_s, (arrive, answered, others) in enumerate(moves):
         waiting += requests(*(f"{number + i}" for i in range(arrive)))
         number += arrive

@@ -13,9 +13,9 @@ import pytest
 from router.admission.door import Door
 from router.app import create_app
 from router.asgi import ASGIApp
+from router.policies.round_robin import RoundRobin
 from router.request import endpoints, relay
 from router.request.endpoints import is_model_call
-from router.request.explain import Explainer
 from router.request.parse import NEEDS
 from router.request.prompt_key import CANONICAL
 from router_fakes import DONE, STREAM_HEAD, Call, Upstream, answer, chunk, config, event, running, upstream
@@ -288,7 +288,7 @@ async def test_a_bug_of_ours_is_told_as_ours_with_the_id_to_look_for(
 
     async with upstream() as worker, over_asgi(worker.url) as app:
         with monkeypatch.context() as patch:
-            patch.setattr(Explainer, "decided", broken)
+            patch.setattr(RoundRobin, "select", broken)
             one = await Exchange(app, BODY, x_request_id="mine").end()
         next_one = await Exchange(app, BODY).end()
 

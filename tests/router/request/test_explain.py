@@ -14,7 +14,8 @@ from router.policies.explains import candidates_of
 from router.policies.prefix_match import PrefixMatch, PrefixMatchConfig
 from router.policies.round_robin import RoundRobin
 from router.records import Dispatched, RoutingRequest
-from router.request.explain import Explainer, explain_headers, explanation
+from router.request.explain import Explainer, explain_headers
+from router.request.explain_routes import explanation
 from router.telemetry.recent_requests import ExplainConfig, RecentRequests
 from router.types import Candidate, Reason, RequestId, WorkerId
 from router_fakes import answer, config, running, upstream
