@@ -130,8 +130,7 @@ def build(made: Path) -> None:
         [*lenient, *MODULES], opt_level="2", debug_level="0", target_dir=str(made / "c"), group_name=GROUP
     )
     # No fused multiply-add, where the machine has one: the compiled policy decides as the interpreted one does.
-    # Hidden: the modules call each other directly, as nobody else can put a function of his in the place of one.
-    os.environ["CFLAGS"] = f"-fvisibility=hidden {os.environ.get('CFLAGS', '')} -ffp-contract=off"
+    os.environ["CFLAGS"] = f"{os.environ.get('CFLAGS', '')} -ffp-contract=off"
     command: Any = Distribution({"name": GROUP, "ext_modules": extensions}).get_command_obj("build_ext")
     command.build_lib = str(made / "lib")
     command.build_temp = str(made / "objects")
