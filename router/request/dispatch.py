@@ -8,7 +8,6 @@ worker is (fleet), which one is best (policies), HTTP towards the client (endpoi
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import logging
 from dataclasses import dataclass, replace
 from functools import partial
@@ -351,5 +350,5 @@ def settled(result: Relayed, worker: Worker, endpoint: str) -> Relayed:
     if usage.cached_tokens and endpoint != "/generate":
         worker.reports_cached = True
     elif usage.cached_tokens is None and usage.prompt_tokens is not None and worker.reports_cached:
-        return dataclasses.replace(result, usage=dataclasses.replace(usage, cached_tokens=0))
+        return replace(result, usage=replace(usage, cached_tokens=0))
     return result
