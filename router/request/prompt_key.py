@@ -81,13 +81,13 @@ def _text(value: str) -> bytes:
 
 def _chat(body: Body) -> tuple[bytes, bytes]:
     tools = body.get("tools") if body.get("tool_choice") != "none" else None
-    return b"chat", _tools(tools) + _messages(body["messages"])
+    return b"chat", _messages([_tools(tools)], body["messages"])
 
 
 def _anthropic(body: Body) -> tuple[bytes, bytes]:
     system = body.get("system")
     head = MESSAGE + b"system" + FIELD + _content(system) if system else b""
-    return b"chat", _tools(body.get("tools")) + head + _messages(body["messages"])
+    return b"chat", _messages([_tools(body.get("tools")), head], body["messages"])
 
 
 def _responses(body: Body) -> tuple[bytes, bytes]:
@@ -95,7 +95,7 @@ def _responses(body: Body) -> tuple[bytes, bytes]:
     head = MESSAGE + b"system" + FIELD + _content(instructions) if instructions else b""
     given = body["input"]
     turns = [{"role": "user", "content": given}] if isinstance(given, str) else given
-    return b"chat", _tools(body.get("tools")) + head + _messages(turns)
+    return b"chat", _messages([_tools(body.get("tools")), head], turns)
 
 
 def _completion(body: Body) -> tuple[bytes, bytes]:
@@ -163,8 +163,8 @@ def _tools(tools: Any) -> bytes:
     return b"".join(ITEM + _dump(tool) for tool in items)
 
 
-def _messages(messages: list[Any]) -> bytes:
-    pieces: list[bytes] = []
+def _messages(pieces: list[bytes], messages: list[Any]) -> bytes:
+    """Behind what is in `pieces` already."""
     for message in messages:
         if not isinstance(message, dict):
             pieces += (MESSAGE, _content(message))
