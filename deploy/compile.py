@@ -86,6 +86,9 @@ MODULES = (
     "router/telemetry/series.py",
     "router/telemetry/traffic.py",
 )
+FLAGS = ("-ffp-contract=off", "-fvisibility=hidden", "-fno-semantic-interposition")
+"""For the C compiler. No fused multiply-add, where the machine has one: the compiled policy decides as the interpreted
+one does. The others let the modules call each other directly, as nobody else calls what is in their library."""
 GROUP = "trieway"
 """mypyc puts all modules into one library of this name, so that they call each other directly."""
 
@@ -129,8 +132,7 @@ def build(made: Path) -> None:
     extensions: list[Any] = mypycify(
         [*lenient, *MODULES], opt_level="2", debug_level="0", target_dir=str(made / "c"), group_name=GROUP
     )
-    # No fused multiply-add, where the machine has one: the compiled policy decides as the interpreted one does.
-    os.environ["CFLAGS"] = f"{os.environ.get('CFLAGS', '')} -ffp-contract=off"
+    os.environ["CFLAGS"] = f"{os.environ.get('CFLAGS', '')} {' '.join(FLAGS)}"
     command: Any = Distribution({"name": GROUP, "ext_modules": extensions}).get_command_obj("build_ext")
     command.build_lib = str(made / "lib")
     command.build_temp = str(made / "objects")
