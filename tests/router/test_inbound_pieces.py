@@ -21,9 +21,10 @@ from router import inbound
 from router.errors import InvalidApiKey
 from router.inbound import BODY_BYTES_PER_S, BODY_S, SPREAD, RouterProtocol, limited_protocol
 from router.request.dispatch import Dispatcher
-from router.request.endpoints import DRAIN_BYTES, DRAIN_S, ModelCalls, Split
+from router.request.endpoints import DRAIN_BYTES, DRAIN_S, ModelCalls
 from router.request.head import Head
 from router.request.model_call import STRANGER_BYTES
+from router.request.over_asgi import Split
 from router.request.raw_request import RawRequest
 from router.request.reply import AnswerHead, Reply
 from router.request.strand import Gate, Strand
