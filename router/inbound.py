@@ -408,7 +408,7 @@ class RouterProtocol(HttpToolsProtocol):
 
     def _unparsed(self, error: httptools.HttpParserError) -> None:
         """Whose fault it was: what is no HTTP is the client's, an exception of ours in between is not."""
-        ours = error.__context__
+        ours = error.__context__ if isinstance(error, httptools.HttpParserCallbackError) else None
         if ours is None or isinstance(ours, httptools.HttpParserError):
             self.send_400_response(str(error) or "it cannot be parsed")
         elif isinstance(ours, RouterError):
