@@ -25,7 +25,7 @@ import zstandard
 
 from loadtests.replay_source import ReplayRequest, ReplayTraffic
 from loadtests.trace_file import TraceError, bad
-from router.prefix.block_sizes import blocks_of, units_until
+from router.prefix.block_sizes import blocks_of, units_of, units_until
 from router.types import PromptKey
 
 log = logging.getLogger(__name__)
@@ -161,8 +161,8 @@ def _replayed(one: LoggedRequest, ratio: float, page_tokens: int, names: _PageNa
     prompt_tokens = min(prompt_tokens, units_until(depth + 1) * page_tokens - 1) if depth else prompt_tokens
     output_tokens = one.completion_tokens or one.max_output_tokens or 1
     pages = array("I")
-    for above, block in enumerate(one.key.blocks):
-        pages.extend(names.of(block, units_until(above + 1) - units_until(above)))
+    for end, block in enumerate(one.key.blocks, start=1):
+        pages.extend(names.of(block, units_of(end)))
     pages.extend(names.fresh(max(0, (prompt_tokens + output_tokens) // page_tokens - len(pages))))
     return ReplayRequest(
         arrival_s=one.arrival_s,

@@ -35,7 +35,6 @@ else:
         return interpreted
 
 
-
 def interpreted(cls: T) -> T:
     """Marks a class that stays an ordinary one in a compiled module: mypyc leaves classes with such a decorator alone,
     and can't make one whose fields are declared by `knob`.

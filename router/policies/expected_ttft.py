@@ -21,7 +21,7 @@ from router.policies.expected_ttft_learned import TokenScale, Wanted
 from router.policies.expected_ttft_rate import SETTLED
 from router.policies.expected_ttft_state import Saved, saved_policy, take_up, take_up_shares
 from router.policies.expected_ttft_worker import Booking, Demand, Weighed, WorkerBook
-from router.prefix.block_sizes import units_until
+from router.prefix.block_sizes import units_of
 from router.prefix.cache_image import CacheImage
 from router.records import Decision, Dispatched, Finished, FirstToken, FleetEvent, RoutingRequest
 from router.types import (
@@ -277,7 +277,7 @@ class ExpectedTtft:
         cached = outcome.cached_tokens
         if cached is not None and 0 <= cached <= (outcome.prompt_tokens or booking.prompt_tokens * 2):
             unit_tokens, found = request.key.unit_tokens * ratio, booking.use.found_blocks
-            slack = (units_until(found + 1) - units_until(found)) * unit_tokens
+            slack = units_of(found + 1) * unit_tokens
             if ratio != 1.0:
                 slack += 64.0 + 0.05 * cached
             book.cached_report(booking, float(cached), unit_tokens, slack)

@@ -30,6 +30,11 @@ def units_until(depth: int) -> int:
     return 8 * depth - 384
 
 
+def units_of(depth: int) -> int:
+    """Units in the block that ends at `depth`, the first one at 1."""
+    return units_until(depth) - units_until(depth - 1)
+
+
 def depth_within(units: int) -> int:
     """How many blocks lie whole within the first `units`."""
     if units <= 32:

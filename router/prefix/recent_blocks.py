@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Sequence
 
-from router.prefix.block_sizes import units_until
+from router.prefix.block_sizes import units_of
 
 
 class RecentBlocks:
@@ -47,7 +47,7 @@ class RecentBlocks:
         for depth in range(len(blocks), 0, -1):
             block = blocks[depth - 1]
             if block not in marks:
-                self.size_units += _units(depth)
+                self.size_units += units_of(depth)
             marks[block] = (mark, depth)
             marks.move_to_end(block)
 
@@ -76,9 +76,4 @@ class RecentBlocks:
 
     def _drop(self) -> None:
         _, (_, depth) = self._marks.popitem(last=False)
-        self.size_units -= _units(depth)
-
-
-def _units(depth: int) -> int:
-    """Of the block that ends at this depth."""
-    return units_until(depth) - units_until(depth - 1)
+        self.size_units -= units_of(depth)

@@ -2,7 +2,8 @@
 
 A Task takes a turn of the event loop to start and another for every wake-up; a Strand runs in the stack of whoever
 has the news (the bytes that came). Futures of asyncio may be awaited too, and asyncio.timeout and sleep work, because
-a Strand can be cancelled as a Task can and is the current task while it runs. Called by inbound and endpoints.
+a Strand can be cancelled as a Task can and is the current task while it runs. Called by model_call,
+over_asgi and forward.
 """
 
 from __future__ import annotations
