@@ -231,15 +231,15 @@ class Dispatcher:
                 if progress.reply.started or not error.retry_safe or not self._retries.retry(now_s):
                     raise
                 failure = error
-                pause_s = self._retries.pause_s(error, len(tried) + 1)
-                if pause_s > 0:
-                    await asyncio.sleep(pause_s)
             else:
                 if result.response_id is not None:
                     self._homes.made(result.response_id, worker.server)
                 if self._exact is not None and progress.exact is not None:
                     self._exact.reported(progress.exact, result.usage.prompt_tokens)
                 return
+            pause_s = self._retries.pause_s(failure, len(tried) + 1)
+            if pause_s > 0:
+                await asyncio.sleep(pause_s)
 
     async def _held(
         self, progress: Progress, request: RoutingRequest, choice: Choice, failure: WorkerError | None, weight: float
