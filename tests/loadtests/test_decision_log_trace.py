@@ -128,21 +128,21 @@ def test_logs_of_two_versions_are_not_mixed(tmp_path: Path) -> None:
 
 
 def test_equal_blocks_of_version_1_become_blocks_that_grow(tmp_path: Path) -> None:
-    units = "".join(f"{unit:016x}" for unit in range(1, 40))
+    units = "".join(f"{unit:016x}" for unit in range(1, 24))
 
     (found,) = read_decision_log(written(tmp_path / "log.jsonl", OLD_HEAD, line(blocks=units)))
 
-    assert found.key.blocks == [*range(1, 33), 34, 36, 38]
+    assert found.key.blocks == [*range(1, 17), 18, 20, 22]
 
 
 def test_a_block_is_as_many_pages_as_it_has_units(tmp_path: Path) -> None:
-    shared = "".join(f"{block:016x}" for block in range(1, 35))
+    shared = "".join(f"{block:016x}" for block in range(1, 19))
     lines = [line("a", blocks=shared + f"{77:016x}"), line("b", blocks=shared + f"{88:016x}"), line("c", blocks=shared)]
     requests = read_decision_log(written(tmp_path / "log.jsonl", HEAD, *lines))
 
     one, other, start = (request.pages for request in logged_traffic(requests, "log").requests)
 
-    assert one[:36] == other[:36] == start[:36]  # 32 blocks of one page, 2 of two
-    assert set(one[:36]).isdisjoint(one[36:])
-    assert one[36:38] != other[36:38]
-    assert len(set(one)) == len(one) >= 38
+    assert one[:20] == other[:20] == start[:20]  # 16 blocks of one page, 2 of two
+    assert set(one[:20]).isdisjoint(one[20:])
+    assert one[20:22] != other[20:22]
+    assert len(set(one)) == len(one) >= 22

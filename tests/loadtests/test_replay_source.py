@@ -65,7 +65,7 @@ def test_requests_without_blocks_share_nothing() -> None:
 
     assert not set(one.pages) & set(other.pages)
     assert not set(one.key.blocks) & set(other.key.blocks)
-    assert len(one.key.blocks) == 1500 // PAGE_TOKENS
+    assert len(one.key.blocks) == depth_within(1500 // PAGE_TOKENS)
 
 
 def test_a_next_turn_extends_the_pages_and_the_key_of_the_turn_before() -> None:

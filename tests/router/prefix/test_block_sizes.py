@@ -16,7 +16,7 @@ def test_sizes_are_those_of_the_runs_and_then_the_largest() -> None:
 
 
 def test_a_long_prompt_has_few_blocks() -> None:
-    assert [depth_within(size_bytes // 256) for size_bytes in (4_000, 40_000, 400_000)] == [15, 67, 243]
+    assert [depth_within(size_bytes // 256) for size_bytes in (4_000, 40_000, 400_000)] == [15, 43, 219]
 
 
 @given(st.integers(0, 2**50))
@@ -26,11 +26,11 @@ def test_what_lies_within_is_whole_and_the_next_block_is_not(units: int) -> None
     assert units_until(depth) <= units < units_until(depth + 1)
 
 
-@given(st.integers(32, 10**6))
-def test_a_block_is_at_most_a_sixteenth_of_what_comes_before_it(depth: int) -> None:
+@given(st.integers(16, 10**6))
+def test_a_block_is_at_most_an_eighth_of_what_comes_before_it(depth: int) -> None:
     size = units_until(depth + 1) - units_until(depth)
 
-    assert size <= min(LARGEST, units_until(depth) / 16)
+    assert size <= min(LARGEST, units_until(depth) / 8)
 
 
 @given(st.integers(0, 2000))
