@@ -16,8 +16,9 @@ from router.processes.replica import Replica
 
 LED = ("/workers", "/queue", "/metrics", "/experiment", "/explain", "/dashboard/data")
 """Routes, and what is below them, that only the leader can answer; all others every process can."""
-FRESH = ("/queue", "/metrics")
+FRESH = ("/queue", "/metrics", "/dashboard/data")
 """What each process counts for itself is asked for before these are answered."""
+EXPLAIN = "/explain/"
 MAX_BODY_BYTES = 2**20
 ANSWER_S = 30.0
 READS = ("GET", "HEAD", "OPTIONS")
@@ -88,6 +89,10 @@ class Front:
         }
         if path in FRESH:
             await self._replica.refresh()
+        if path == "/dashboard/data":
+            await self._replica.borrow()
+        elif path.startswith(EXPLAIN):
+            await self._replica.borrow(path.removeprefix(EXPLAIN))
         told = [{"type": "http.request", "body": body, "more_body": False}]
         status, answered, pieces = 500, [], []
 

@@ -64,8 +64,7 @@ class Line:
             hold=hold,
             policy=policy,
             policy_name=policy_name,
-            sinks=[insight.recent.ended, insight.desk.record, insight.backlog.add],
-            totals=Totals(metrics),
+            totals=Totals(metrics, insight.traffic, self.bus.number),
             addresses=None if self._addresses is None else SharedAddresses(self._addresses),
             clock=clock,
         )

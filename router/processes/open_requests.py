@@ -1,4 +1,4 @@
-"""Requests that were told to other processes, or by them, and have not ended. Records of replica; no I/O."""
+"""Requests that were told to other processes, or by them, and have not ended. Used by teller, elsewhere. No I/O."""
 
 from __future__ import annotations
 
@@ -23,20 +23,30 @@ class RemoteWait:
 
 
 class Open:
-    """A request that was told and has not ended."""
+    """A request that was told and has not ended. `waits`: no first byte has come; `wait` ends that, where it can be."""
 
-    __slots__ = ("decision", "request", "wait", "worker")
+    __slots__ = ("decision", "number", "request", "wait", "waits", "worker")
 
     def __init__(
-        self, request: RoutingRequest, decision: Decision, worker: Worker | None, wait: Waiting | None
+        self, number: int, request: RoutingRequest, decision: Decision, worker: Worker | None, wait: Waiting | None
     ) -> None:
+        self.number = number
         self.request = request
         self.decision = decision
         self.worker = worker
         self.wait = wait
+        self.waits = True
+
+    def can_be_ended(self, wait: Waiting) -> None:
+        """From now on whoever judges the worker may end its wait."""
+        self.wait = wait
+        if self.worker is not None:
+            self.worker.unanswered[wait] = None
 
     def answered(self) -> None:
         """It waits no more."""
-        if self.worker is not None and self.wait is not None:
-            self.worker.unanswered.pop(self.wait, None)
+        self.waits = False
+        wait, worker = self.wait, self.worker
+        if wait is not None and worker is not None:
+            worker.unanswered.pop(wait, None)
         self.wait = None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from router.admission.hold import Hold
@@ -13,15 +12,10 @@ from router.policies import Policy
 from router.processes.shared_homes import SharedHomes
 from router.processes.shared_limits import SharedAddresses, SharedAdmission
 from router.processes.totals import Totals
-from router.records import Outcome
-
-OutcomeSink = Callable[[Outcome], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parts:
-    """`sinks` hear of the outcomes of other processes."""
-
     registry: Registry
     insight: Insight
     admission: SharedAdmission
@@ -29,7 +23,6 @@ class Parts:
     hold: Hold
     policy: Policy
     policy_name: str
-    sinks: Sequence[OutcomeSink]
     totals: Totals
     addresses: SharedAddresses | None
     clock: Clock

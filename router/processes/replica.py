@@ -1,8 +1,9 @@
 """One process's share in what all know: tells the others what happens here, and applies here what happens there.
 
-Policies, counters, recent requests and the experiment hear of every request of every process, in each of them, through
-the same events and outcomes as in a single one; so whichever process leads can answer for all. A few milliseconds pass
-until the others know. Built by app, runs in the app's event loop. Not here: the line itself (bus), who leads (parent).
+Policies hear of every request of every process, in each of them, through the same events as in a single one; so does a
+running experiment. A few milliseconds pass until the others know. What is only counted or shown stays where it was,
+and whoever leads asks for it. Built by app, runs in the app's event loop. Not here: the line itself (bus), who leads
+(parent), the events (teller, elsewhere). Long, because everything that processes tell or ask each other meets here.
 """
 
 from __future__ import annotations
@@ -14,27 +15,16 @@ from collections.abc import Callable
 from typing import Any
 
 from router.errors import ProcessGone, WorkerTimeout
-from router.fleet.breaker import BreakerState
 from router.policies.persists import dump_of, load_into
 from router.processes import experiment_wire, wire
 from router.processes.bus import Bus
 from router.processes.elsewhere import Elsewhere
 from router.processes.fleet_rows import Follower, Row, row_of
-from router.processes.open_requests import Open
 from router.processes.parts import Parts
-from router.records import Dispatched, Finished, FirstToken, FleetEvent, Outcome
+from router.processes.teller import Teller
+from router.records import FleetEvent, Outcome
 from router.spawn import Spawn
-from router.telemetry.weighing import Weighing
-from router.types import (
-    AttemptFailed,
-    CacheCleared,
-    LoadReported,
-    RequestId,
-    WorkerChanged,
-    WorkerId,
-    WorkerJoined,
-    WorkerLeft,
-)
+from router.types import RequestId, WorkerChanged, WorkerId, WorkerJoined, WorkerLeft
 
 log = logging.getLogger(__name__)
 
@@ -43,9 +33,15 @@ TICK_S = 0.005
 BEAT_S = 0.1
 WHOLE_BEATS = 10
 """Every so many beats what is counted is told whole, so that whatever was lost is put right within a second."""
+BODIES = 1000
+"""Bodies of requests that may wait for their outcomes, where there is a decision log with text."""
 SNAPSHOT_S = 60.0
 SETTLE_S = 1.0
 FIGURES_S = 0.5
+RECENT = 400
+"""So many of its latest requests a process lends to be shown: the dashboard looks at no more."""
+RECENT_S = 1.0
+"""The dashboard shows no newer ones."""
 
 
 class Replica:
@@ -58,17 +54,17 @@ class Replica:
         self._parts = parts
         self._registry = parts.registry
         self._follower = Follower(parts.registry)
-        self._events: list[wire.Told] = []
-        self._own: dict[str, Open] = {}
-        self._elsewhere = Elsewhere(parts, self._end_wait)
-        self._sent_flight: dict[str, tuple[int, float]] = {}
+        self._elsewhere = Elsewhere(parts.registry, parts.clock, self._end_wait)
+        self._teller = Teller(parts.registry, self._elsewhere, self._touch, self._soon)
+        self._bodies: dict[str, bytes] = {}
         self._sent_rows: dict[str, Row] = {}
         self._sent_limits: Any = None
         self._rows_due = False
         self._whole = True
+        self._figures_due = False
         self._resync = False
         self._timer: asyncio.TimerHandle | None = None
-        self._finished: Finished | None = None
+        self._borrowed_s = float("-inf")
         self._beats = 0
         self._held: dict[int, dict[str, Any]] = {}
         self._leading = False
@@ -79,20 +75,18 @@ class Replica:
 
     def _listen(self) -> None:
         parts, bus = self._parts, self.bus
-        parts.registry.listen(
-            self.observe, Dispatched, FirstToken, AttemptFailed, Finished, LoadReported, CacheCleared, WorkerJoined,
-            WorkerLeft, WorkerChanged,
-        )  # fmt: skip
+        self._teller.listen()
+        parts.registry.listen(self._worker_changed, WorkerJoined, WorkerLeft, WorkerChanged)
+        self._want_outcomes()
         parts.admission.touched = self._touch
         parts.homes.told = lambda name, server: bus.command("home", (name, server))
-        parts.insight.explainer.told = self._weighed
         parts.insight.desk.changed = self._experiment_changed
         parts.insight.steering.set_shadows(())
         bus.heard, bus.changed, bus.missed = self._heard, self._peers_changed, self._missed
         bus.answers |= {
             "snapshot": self._snapshot, "settle": self._settled, "call_off": self._call_off, "home": self._home,
             "experiment": self._experiment_told, "reload": self._reload_told, "resync": self._resync_asked,
-            "body": self._body_told, "figures": self._figures_asked,
+            "body": self._body_told, "figures": self._figures_asked, "recent": self._recent_asked,
         }  # fmt: skip
 
     @property
@@ -145,20 +139,23 @@ class Replica:
                 await asyncio.sleep(BEAT_S)
                 self._beats += 1
                 self._rows_due = True
-                self._whole = self._whole or self._beats % WHOLE_BEATS == 0
+                if self._beats % WHOLE_BEATS == 0:
+                    self._whole = self._figures_due = True
                 self.flush()
         finally:
             self.bus.close()
 
     def _lead(self) -> None:
-        self._leading = self._elsewhere.leads = True
-        self._rows_due = self._whole = True
-        self._parts.insight.steering.set_shadows(self._parts.insight.shadows)
+        self._leading = self._rows_due = self._whole = True
+        insight = self._parts.insight
+        insight.steering.set_shadows(insight.shadows)
+        self._elsewhere.lead(insight.steering.shadow if insight.shadows else None)
+        self._want_outcomes()
         log.info("process %d leads: it probes workers and answers control routes", self.bus.number)
         self.on_lead(not self._synced)
 
     def _peers_changed(self) -> None:
-        for source in self._elsewhere.sources() - self.bus.alive:
+        for source in (self._elsewhere.sources() | self._parts.totals.sources()) - self.bus.alive:
             self._gone(source)
         self._parts.totals.processes = 1 + len(self.bus.peers)
         self._parts.totals.restarts = self.bus.restarts
@@ -179,43 +176,24 @@ class Replica:
 
     # -- what happens here ----------------------------------------------------------------------------------------
 
-    def observe(self, event: FleetEvent) -> None:
-        """Listener of the registry: note what the others shall hear."""
-        if self._elsewhere.is_told(event):
-            return
-        match event:
-            case Dispatched():
-                worker = self._registry.find(event.decision.worker)
-                trial = worker is not None and worker.vitals.breaker.state is BreakerState.TRIAL
-                wait = next(reversed(worker.unanswered), None) if worker is not None else None
-                self._own[event.request.request_id] = Open(event.request, event.decision, worker, wait)
-                self._events.append(wire.Sent.of(event, on_trial=trial))
-            case FirstToken():
-                self._events.append(wire.Began.of(event))
-            case LoadReported():
-                self._events.append(wire.Reported(event))
-            case CacheCleared():
-                self._events.append(wire.Cleared(event))
-            case AttemptFailed():
-                self._events.append(wire.Failed(event))
-                self._soon()
-                return
-            case Finished():
-                self._finished = event
-                return
-            case _:
-                self._rows_due = True
+    def _worker_changed(self, event: FleetEvent) -> None:
+        """Listener of the registry."""
+        self._rows_due = True
         self._touch()
 
     def ended(self, outcome: Outcome) -> None:
         """Sink of this process's Outcomes."""
-        finished, self._finished = self._finished, None
-        finished_s = finished.at_s if finished is not None and finished.outcome is outcome else None
-        known = self._own.pop(outcome.request_id, None)
-        same = known is not None and known.decision is outcome.decision and known.request.key is outcome.key
-        self._events.append(wire.Ended.of(outcome, finished_s, known=same))
-        self._parts.totals.served(self.bus.number)
-        self._touch()
+        self._teller.ended(outcome)
+
+    def _want_outcomes(self) -> None:
+        """Outcomes are told whole while somebody elsewhere reads them."""
+        insight = self._parts.insight
+        logged = insight.decision_log is not None and not self._leading
+        wanted = logged or insight.desk.running is not None
+        if not wanted:
+            self._teller.whole = None
+        elif self._teller.whole is None:
+            self._teller.whole = []
 
     def logged(self, outcome: Outcome, body: bytes) -> None:
         """Sink of this process's Outcomes with their bodies, where there is a decision log: the leader writes it."""
@@ -226,9 +204,6 @@ class Replica:
             decision_log.write(outcome, body)
         elif decision_log.wants_bodies:
             self.bus.command("body", (outcome.request_id, body), self.bus.leader)
-
-    def _weighed(self, request_id: RequestId, weighing: Weighing) -> None:
-        self._events.append(wire.Explained.of(request_id, weighing))
 
     def reloaded(self) -> None:
         """The leader has reloaded its configuration."""
@@ -258,20 +233,20 @@ class Replica:
         rows, members = self._rows(whole=whole) if self._leading and self._rows_due else (None, None)
         limits = parts.admission.told()
         batch = wire.Batch(
-            events=self._events,
-            flight=self._flight(whole=whole),
+            events=self._teller.take(),
+            flight=self._teller.flight(whole=whole),
             limits=limits if whole or limits[3] or limits[:3] != self._sent_limits else None,
             addresses=parts.addresses.own() if parts.addresses is not None and whole else None,
-            open=list(self._own) if self._resync else None,
+            open=self._teller.open() if self._resync else None,
             rows=rows,
             members=members,
-            figures=self._figures() if whole and self._beats % WHOLE_BEATS == 0 else None,
+            figures=self._figures() if self._figures_due else None,
+            outcomes=self._outcomes(),
         )
-        self._events = []
         if batch.says_nothing():
             return
         if self.bus.tell(wire.encode(batch)):
-            self._whole = self._resync = self._rows_due = False
+            self._whole = self._resync = self._rows_due = self._figures_due = False
             self._sent_limits = limits[:3]
         else:
             self._whole = self._resync = True
@@ -281,16 +256,13 @@ class Replica:
         parts = self._parts
         return parts.totals.own(), parts.admission.own_view(), parts.hold.view()
 
-    def _flight(self, *, whole: bool) -> dict[str, tuple[int, float, float]]:
-        """Requests in flight here by worker, when it last sent us bytes, and until when it wants no more."""
-        told: dict[str, tuple[int, float, float]] = {}
-        for worker in self._registry.all():
-            count = worker.in_flight - worker.elsewhere
-            state = (count, worker.held_until_s)
-            if whole or self._sent_flight.get(worker.id, (0, float("-inf"))) != state:
-                self._sent_flight[worker.id] = state
-                told[worker.id] = (count, worker.heard_s, worker.held_until_s)
-        return told
+    def _outcomes(self) -> bytes | None:
+        """Outcomes of this process, whole, for those who want them."""
+        whole = self._teller.whole
+        if not whole:
+            return None
+        self._teller.whole = []
+        return wire.encode([wire.Ended.of(outcome) for outcome in whole])
 
     def _rows(self, *, whole: bool) -> tuple[list[Row], list[WorkerId]]:
         workers = self._registry.all()
@@ -322,11 +294,25 @@ class Replica:
             there.take_open(source, batch.open)
         if batch.figures is not None:
             self._take_figures(source, *batch.figures)
+        if batch.outcomes is not None:
+            self._take_outcomes(batch.outcomes)
 
     def _take_figures(self, source: int, totals: Any, queue: Any, held: Any) -> None:
         self._parts.totals.heard(source, totals)
         self._parts.admission.seen(source, queue)
         self._held[source] = held
+
+    def _take_outcomes(self, packed: bytes) -> None:
+        """Of another process. The experiment is tallied by all; the leader writes the decision log."""
+        insight = self._parts.insight
+        decision_log = insight.decision_log if self._leading else None
+        if decision_log is None and insight.desk.running is None:
+            return
+        for told in wire.outcomes(packed):
+            outcome = told.whole()
+            insight.desk.record(outcome)
+            if decision_log is not None:
+                decision_log.write(outcome, self._bodies.pop(outcome.request_id, b""))
 
     # -- commands and questions -----------------------------------------------------------------------------------
 
@@ -338,25 +324,45 @@ class Replica:
         await asyncio.gather(*asked, return_exceptions=True)
 
     async def refresh(self) -> None:
-        """Have the figures of all processes as they are now; of one that does not answer the last ones stand."""
-        peers = sorted(self.bus.peers)
-        asked = [self.bus.ask(peer, "figures", timeout_s=FIGURES_S) for peer in peers]
-        found = await asyncio.gather(*asked, return_exceptions=True)
-        self._parts.totals.processes = 1
-        for peer, figures in zip(peers, found, strict=True):
-            if not isinstance(figures, BaseException):
-                self._take_figures(peer, *figures)
-                self._parts.totals.processes += 1
+        """Have the figures of all processes as they are now; of one that does not answer the last ones stand.
 
-    async def _figures_asked(self, source: int, body: Any) -> Row:
-        self.flush()  # so that what has happened here is counted there first
-        return self._figures()
+        Each tells all others, and so does this one: what was shown is known to whoever leads next.
+        """
+        asked = [self.bus.ask(peer, "figures", timeout_s=FIGURES_S) for peer in self.bus.peers]
+        await self._figures_asked(self.bus.number, None)
+        found = await asyncio.gather(*asked, return_exceptions=True)
+        self._parts.totals.processes = 1 + sum(not isinstance(each, BaseException) for each in found)
+
+    async def _figures_asked(self, source: int, body: Any) -> None:
+        self._figures_due = True
+        self.flush()  # which comes before the answer
+
+    async def borrow(self, name: str | None = None) -> None:
+        """Have what the others keep of the request of that name; without one their latest, a second old at most."""
+        now_s = self._parts.clock()
+        if name is None:
+            if now_s - self._borrowed_s < RECENT_S:
+                return
+            self._borrowed_s = now_s
+        elif self._parts.insight.recent.own(name) is not None:
+            return
+        peers = self.bus.peers
+        asked = [self.bus.ask(peer, "recent", name, timeout_s=FIGURES_S) for peer in peers]
+        found = await asyncio.gather(*asked, return_exceptions=True)
+        lent = [kept.entry() for each in found if not isinstance(each, BaseException) for kept in wire.kept(each)]
+        self._parts.insight.recent.borrow(lent, RECENT * (len(peers) + 1))
+
+    async def _recent_asked(self, source: int, name: str | None) -> list[wire.Kept]:
+        recent = self._parts.insight.recent
+        found = None if name is None else recent.own(name)
+        entries = [found] if found is not None else recent.latest_own(1 if name else RECENT)
+        return [wire.Kept.of(entry) for entry in entries]
 
     async def _settled(self, source: int, body: Any) -> None:
         """All that came before has been applied."""
 
     async def _call_off(self, source: int, body: Any) -> None:
-        entry = self._own.get(body[0])
+        entry = self._teller.find(RequestId(body[0]))
         if entry is None or entry.wait is None or entry.worker is None:
             return
         if entry.wait in entry.worker.unanswered:
@@ -370,17 +376,21 @@ class Replica:
 
     def _experiment_changed(self) -> None:
         """One has begun or ended here."""
+        self._want_outcomes()
         if self._leading:
             self.bus.command("experiment", experiment_wire.told(self._parts.insight.desk))
 
     async def _experiment_told(self, source: int, body: Any) -> None:
         experiment_wire.follow(self._parts.insight.desk, body)
+        self._want_outcomes()
 
     async def _reload_told(self, source: int, body: Any) -> None:
         self.reload()
 
     async def _body_told(self, source: int, body: Any) -> None:
-        self._elsewhere.take_body(body[0], body[1])
+        self._bodies[body[0]] = body[1]
+        while len(self._bodies) > BODIES:
+            del self._bodies[next(iter(self._bodies))]
 
     def _missed(self) -> None:
         """This process was too slow, and some of what was told is lost."""
@@ -419,4 +429,5 @@ class Replica:
         if found["policy"] == parts.policy_name and found["learned"] is not None:
             load_into(parts.policy, found["learned"], parts.clock(), known)
         experiment_wire.follow(parts.insight.desk, found["experiment"])
+        self._want_outcomes()
         parts.totals.load(found["totals"])

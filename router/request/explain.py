@@ -7,7 +7,6 @@ here: the store (telemetry.recent_requests), how it is told afterwards (explain_
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from math import inf
 
 from router.experiment.choice import Choice
@@ -15,7 +14,6 @@ from router.policies.explains import candidates_of
 from router.records import Decision, RoutingRequest
 from router.telemetry.recent_requests import ExplainConfig, RecentRequests
 from router.telemetry.weighing import Weighed, Weighing
-from router.types import RequestId
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +40,6 @@ class Explainer:
         self._store = store
         self._gap_s = 1.0 / config.weigh_per_s if config.weigh_per_s > 0 else inf
         self._due_s = -inf if config.weigh_per_s > 0 else inf
-        self.told: Callable[[RequestId, Weighing], None] | None = None  # hears what is written down
 
     def decided(self, request: RoutingRequest, choice: Choice, *, asked: bool) -> None:
         """Note the decision and its candidates. Must be called before the policy observes the dispatch."""
@@ -67,5 +64,3 @@ class Explainer:
         )
         weighing = Weighing(policy=choice.policy_name, arm=choice.arm, decision=choice.decision, workers=weighed)
         self._store.decided(request.request_id, weighing)
-        if self.told is not None:
-            self.told(request.request_id, weighing)

@@ -49,40 +49,56 @@ class Metrics:
         *collectors: Collector,
     ) -> None:
         self._backlog = backlog
-        self._requests = _Requests(backlog)
+        self._requests = _Requests()
         backlog.counters.append(self._requests.count)
-        self._prometheus = CollectorRegistry()
-        self._prometheus.register(ProcessCollector(registry=None))
-        self._prometheus.register(self._requests)
-        self._prometheus.register(FleetCollector(fleet, clock, index_blocks, lookups))
+        self._rest = CollectorRegistry()
+        self._rest.register(ProcessCollector(registry=None))
+        self._rest.register(FleetCollector(fleet, clock, index_blocks, lookups))
         for collector in collectors:
-            self._prometheus.register(collector)
+            self._rest.register(collector)
 
     def render(self) -> bytes:
         """Prometheus text format."""
-        return generate_latest(self._prometheus)
+        return generate_latest(self)
+
+    def collect(self) -> Iterator[Metric]:
+        """Every family as it is now."""
+        yield from self.requests(())
+        yield from self.rest()
+
+    def requests(self, elsewhere: Sequence[Any]) -> Iterator[Metric]:
+        """What is counted of requests, with what other processes of the same router counted (their `dump`s)."""
+        self._backlog.settle()
+        if not elsewhere:
+            return self._requests.collect()
+        return _sum_of([self.dump(), *elsewhere]).collect()
+
+    def rest(self) -> Iterator[Metric]:
+        """Every other family."""
+        yield from self._rest.collect()
 
     def dump(self) -> list[Any]:
         """What was counted of requests, for another process of the same router."""
         self._backlog.settle()
-        return [each.dump() for each in self._requests.counted()]
-
-    def load(self, saved: Iterable[Any]) -> None:
-        """Count on from there. `saved` is what `dump` made in the same version."""
-        self._backlog.settle()
-        for each, series in zip(self._requests.counted(), saved, strict=True):
-            each.load(series)
-
-    def collect(self) -> Iterable[Metric]:
-        """Every family as it is now."""
-        return self._prometheus.collect()
+        return self._requests.dump()
 
 
-class _Requests(Collector):
+def total_of(dumps: Sequence[Any]) -> list[Any]:
+    """What several processes of the same router have counted, as one of them would dump it."""
+    return _sum_of(dumps).dump()
+
+
+def _sum_of(dumps: Sequence[Any]) -> _Requests:
+    whole = _Requests()
+    for each in dumps:
+        whole.add(each)
+    return whole
+
+
+class _Requests:
     """Everything that is counted per request. Those that are alike in every label share a row of series."""
 
-    def __init__(self, backlog: Backlog) -> None:
-        self._backlog = backlog
+    def __init__(self) -> None:
         self._ended = Counts(
             "trieway_requests", "Requests ended, by how.", ("endpoint", "policy", "worker", "status", "error")
         )
@@ -94,9 +110,16 @@ class _Requests(Collector):
         self._rows: dict[Alike, _Row] = {}
 
     def collect(self) -> Iterator[Metric]:
-        self._backlog.settle()
         for each in self.counted():
             yield each.family()
+
+    def dump(self) -> list[Any]:
+        return [each.dump() for each in self.counted()]
+
+    def add(self, saved: Iterable[Any]) -> None:
+        """Count what `dump` made in the same version as well."""
+        for each, series in zip(self.counted(), saved, strict=True):
+            each.add(series)
 
     def counted(self) -> Iterator[Counts | Spreads]:
         """Every family of series, in an order that never changes."""

@@ -7,7 +7,7 @@ how to weigh (policies), how it looks (dashboard, request.explain).
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
@@ -51,6 +51,7 @@ class RecentRequests:
         self._keep = config.keep
         self._keep_blocks = config.keep_blocks
         self._entries: OrderedDict[RequestId, Entry] = OrderedDict()
+        self._lent: dict[RequestId, Entry] = {}
         self._blocks = 0
 
     def decided(self, request_id: RequestId, weighing: Weighing) -> None:
@@ -76,16 +77,38 @@ class RecentRequests:
         if len(entries) > self._keep or self._blocks > self._keep_blocks:
             self._bound()
 
+    def borrow(self, lent: Iterable[Entry], most: int) -> None:
+        """What other processes of this router keep, to be shown beside what is kept here; so many at most."""
+        kept = self._lent
+        for entry in lent:
+            kept.pop(entry.request_id, None)
+            kept[entry.request_id] = entry
+        for name in list(islice(kept, max(0, len(kept) - most))):
+            del kept[name]
+
     def find(self, request_id: str) -> Entry | None:
+        return self.own(request_id) or self._lent.get(RequestId(request_id))
+
+    def own(self, request_id: str) -> Entry | None:
+        """One that was not borrowed."""
         return self._entries.get(RequestId(request_id))
+
+    def latest_own(self, count: int) -> list[Entry]:
+        """At most `count` entries that have ended and were not borrowed, newest first."""
+        return list(islice((entry for entry in reversed(self._entries.values()) if entry.outcome), count))
 
     def latest(self, count: int) -> list[Entry]:
         """At most `count` entries that have ended, newest first."""
-        return list(islice((entry for entry in reversed(self._entries.values()) if entry.outcome), count))
+        if not self._lent:
+            return self.latest_own(count)
+        return sorted([*self.latest_own(count), *self._lent.values()], key=_ended_s, reverse=True)[:count]
 
     def outcomes(self) -> Iterator[Outcome]:
         """Every outcome that is kept, oldest first."""
-        return (entry.outcome for entry in self._entries.values() if entry.outcome is not None)
+        entries: Iterable[Entry] = self._entries.values()
+        if self._lent:
+            entries = sorted([*entries, *self._lent.values()], key=_ended_s)
+        return (entry.outcome for entry in entries if entry.outcome is not None)
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -104,3 +127,8 @@ class RecentRequests:
     def _forget_blocks(self, gone: Entry) -> None:
         if gone.outcome is not None and gone.outcome.key is not None:
             self._blocks -= len(gone.outcome.key.blocks)
+
+
+def _ended_s(entry: Entry) -> float:
+    outcome = entry.outcome
+    return 0.0 if outcome is None else outcome.at_s + outcome.e2e_s

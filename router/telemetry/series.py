@@ -66,10 +66,10 @@ class Counts:
         """For another process of the same router."""
         return [(labels, count.value) for labels, count in self._series.items()]
 
-    def load(self, saved: Iterable[Any]) -> None:
-        """What `dump` made."""
+    def add(self, saved: Iterable[Any]) -> None:
+        """Count what `dump` made of another one as well."""
         for labels, value in saved:
-            self.of(*labels).value = value
+            self.of(*labels).value += value
 
     def family(self) -> CounterMetricFamily:
         shown = CounterMetricFamily(self._name, self._about, labels=self._labels)
@@ -97,12 +97,13 @@ class Spreads:
         """For another process of the same router."""
         return [(labels, spread.counts, spread.total) for labels, spread in self._series.items()]
 
-    def load(self, saved: Iterable[Any]) -> None:
-        """What `dump` made."""
+    def add(self, saved: Iterable[Any]) -> None:
+        """Count what `dump` made of another one as well."""
         for labels, counts, total in saved:
             spread = self.of(*labels)
-            spread.counts[:] = counts
-            spread.total = total
+            for place, count in enumerate(counts):
+                spread.counts[place] += count
+            spread.total += total
 
     def family(self) -> Metric:
         """Not a HistogramMetricFamily: that leaves out count and sum where a bucket's bound is negative."""

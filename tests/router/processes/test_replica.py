@@ -55,7 +55,9 @@ class Process:
         self.hold = Hold(config.hold, lambda: NOW_S)
         self.registry.listen(self.hold.observe, *Hold.HEARS)
         self.bus = Bus(number)
-        self.totals = Totals(Metrics(self.registry, self.insight.backlog, lambda: NOW_S))
+        self.totals = Totals(
+            Metrics(self.registry, self.insight.backlog, lambda: NOW_S), self.insight.traffic, number
+        )
         self.homes = SharedHomes()
         parts = Parts(
             registry=self.registry,
@@ -65,7 +67,6 @@ class Process:
             hold=self.hold,
             policy=self.policy,
             policy_name="prefix_match",
-            sinks=[self.insight.recent.ended, self.insight.desk.record, self.insight.backlog.add],
             totals=self.totals,
             addresses=None,
             clock=lambda: NOW_S,
@@ -229,26 +230,28 @@ async def test_a_process_that_joins_has_the_leaders_workers_and_does_not_lead(tw
 
 
 @pytest.mark.parametrize("here", [0, 1])
-async def test_a_request_is_booked_learned_from_and_counted_in_all_processes(
+async def test_a_request_is_booked_and_learned_from_in_all_processes_and_counted_once(
     hub: Hub, two: tuple[Process, Process], here: int
 ) -> None:
-    process, other = two[here], two[1 - here]
+    leader, process, other = two[0], two[here], two[1 - here]
     sent = process.dispatch("r1", "two", 1, 2, 3)
     await hub.settle()
     while_it_runs = (process.in_flight("two"), other.in_flight("two"), len(other.registry.get("two").unanswered))
     process.registry.emit(FirstToken(request_id=RequestId("r1"), worker=WorkerId("two"), ttft_s=0.1, at_s=NOW_S))
     await hub.settle()
     answered = len(other.registry.get("two").unanswered)
-    ended = process.end(sent)
+    process.end(sent)
+    await hub.settle()
+    before = other.counted()
+    await leader.replica.refresh()
     await hub.settle()
 
-    assert while_it_runs == (1, 1, 1)
+    assert while_it_runs == (1, 1, int(other is leader))  # only who judges workers may end waits
     assert answered == 0
     assert (process.in_flight("two"), other.in_flight("two")) == (0, 0)
     assert index_blocks_of(other.policy) == {"two": 3}
+    assert before == 0
     assert (process.counted(), other.counted()) == (1, 1)
-    [kept] = other.insight.recent.latest(5)
-    assert kept.outcome == ended
     assert [type(each) for each in other.heard][-3:] == [Dispatched, FirstToken, Finished]
 
 
@@ -277,15 +280,49 @@ async def test_a_request_that_one_process_holds_is_decided_again_when_one_of_ano
     assert strand.done()
 
 
-async def test_an_outcome_that_was_never_dispatched_is_told_whole(hub: Hub, two: tuple[Process, Process]) -> None:
+async def test_recent_requests_of_all_processes_are_shown_where_they_are_asked_for(
+    hub: Hub, two: tuple[Process, Process]
+) -> None:
     leader, other = two
-    refused = outcome("r9", status=503, error="no_worker", decision=None)
-    other.replica.ended(refused)
-    await hub.settle()
+    ended = [leader.end(leader.dispatch("r1", "one", 1)), other.end(other.dispatch("r2", "two", 2))]
+    refused = outcome("r9", at_s=NOW_S + 1, status=503, error="no_worker", decision=None)
+    for sink in other.insight.sinks:
+        sink(refused)
+    alone = [kept.outcome for kept in leader.insight.recent.latest(5)]
+    await leader.replica.borrow("r2")
+    [named] = [kept.outcome for kept in leader.insight.recent.latest(5) if kept.request_id != "r1"]
+    await leader.replica.borrow()
 
-    [kept] = leader.insight.recent.latest(5)
-    assert kept.outcome == refused
-    assert leader.heard[-1:] == [] or not isinstance(leader.heard[-1], Finished)
+    assert alone == ended[:1]
+    assert named == ended[1]
+    assert sorted(each.request_id for each in leader.insight.recent.outcomes()) == ["r1", "r2", "r9"]
+    assert leader.insight.recent.latest(1)[0].outcome == refused
+
+
+async def test_what_is_asked_for_as_the_last_request_is_the_last_of_all_processes(
+    hub: Hub, two: tuple[Process, Process]
+) -> None:
+    leader, other = two
+    leader.end(leader.dispatch("r1", "one"))
+    for sink in other.insight.sinks:
+        sink(outcome("r2", at_s=NOW_S + 1))
+    await leader.replica.borrow("last")
+
+    assert [each.request_id for each in leader.insight.recent.latest(1)] == ["r2"]
+
+
+async def test_a_request_that_ended_on_no_worker_is_open_nowhere(hub: Hub, two: tuple[Process, Process]) -> None:
+    leader, other = two
+    sent = other.dispatch("r1", "one")
+    other.registry.emit(AttemptFailed(request_id=RequestId("r1"), worker=WorkerId("one"), at_s=NOW_S))
+    await hub.settle()
+    other.replica.ended(outcome("r1", decision=None, key=sent.request.key))
+    await hub.settle()
+    await hub.missed(0)
+
+    assert len(leader.registry.get("one").unanswered) == 0
+    assert len([each for each in leader.heard if isinstance(each, AttemptFailed)]) == 1  # it is not closed once more
+    assert not [each for each in leader.heard if isinstance(each, Finished)]
 
 
 async def test_what_ran_in_a_process_that_ends_is_undone_everywhere(hub: Hub, two: tuple[Process, Process]) -> None:
@@ -304,13 +341,15 @@ async def test_when_the_leader_ends_another_leads_with_what_it_knew(hub: Hub, tw
     leader, other = two
     leader.end(leader.dispatch("r1", "one", 1, 2))
     await hub.settle()
+    await leader.replica.refresh()
+    shown = leader.counted()
     await hub.kill(0)
     third = await hub.start(2)
 
     assert other.led == [False]  # nothing is taken from a file: it knows
     assert third.led == []
     assert index_blocks_of(third.policy) == {"one": 2}
-    assert third.counted() == other.counted() == 1
+    assert third.counted() == other.counted() == shown == 1
 
 
 async def test_the_leaders_judgement_of_a_worker_is_everybodys(hub: Hub, two: tuple[Process, Process]) -> None:
@@ -469,14 +508,14 @@ async def silent(source: int, body: Any) -> Any:
     raise RuntimeError("cannot answer")
 
 
-async def test_how_a_request_was_weighed_in_one_process_is_known_in_all(
+async def test_how_a_request_was_weighed_in_one_process_is_known_to_the_one_that_is_asked(
     hub: Hub, two: tuple[Process, Process]
 ) -> None:
     leader, other = two
     request = RoutingRequest(request_id=RequestId("r1"), endpoint="/v1", key=key(1, 2), at_s=NOW_S)
     choice = other.insight.steering.choose(request, other.registry.all())
     other.insight.explainer.decided(request, choice, asked=True)
-    await hub.settle()
+    await leader.replica.borrow("r1")
 
     here, there = other.insight.recent.find("r1"), leader.insight.recent.find("r1")
     assert here is not None
@@ -496,4 +535,4 @@ async def test_a_batch_with_something_wrong_costs_only_that(hub: Hub, two: tuple
     other.end(other.dispatch("r1", "one"))
     await hub.settle()
 
-    assert leader.counted() == 1
+    assert len([each for each in leader.heard if isinstance(each, Finished)]) == 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from random import Random
 
+from outcomes import outcome
 from router.admission.admission import Admission, AdmissionConfig
 from router.admission.held_queue import HoldConfig
 from router.admission.hold import Hold
@@ -13,9 +14,10 @@ from router.processes.totals import Totals
 from router.telemetry.backlog import Backlog
 from router.telemetry.guard_metrics import GuardCollector
 from router.telemetry.metrics import Metrics
+from router.telemetry.traffic import Traffic
 
 
-def process(refused: int, *, budget: int = 10) -> Totals:
+def process(refused: int, *, budget: int = 10, served: int = 0, number: int = 0) -> Totals:
     """One process that refused so many requests and has so many retries left."""
     registry = Registry(lambda: 0.0)
     registry.add("http://127.0.0.1:1", "one")
@@ -23,7 +25,11 @@ def process(refused: int, *, budget: int = 10) -> Totals:
     admission.refused["queue_full"] = refused
     retries = RetryBudget(RetryConfig(budget_floor=budget), Random(0))
     guards = GuardCollector(registry, admission, retries, Hold(HoldConfig(), lambda: 0.0))
-    return Totals(Metrics(registry, Backlog(), lambda: 0.0, dict, dict, guards))
+    backlog = Backlog()
+    made = Totals(Metrics(registry, backlog, lambda: 0.0, dict, dict, guards), Traffic(lambda: 0.0, backlog), number)
+    for index in range(served):
+        backlog.add(outcome(str(index)))
+    return made
 
 
 def shown(totals: Totals, name: str) -> float:
@@ -51,15 +57,28 @@ def test_counters_of_a_process_that_ended_stay_and_its_gauges_go() -> None:
     assert shown(here, "trieway_retry_budget_requests") == 30
 
 
-def test_a_process_that_joins_goes_on_with_the_totals() -> None:
-    here = process(2)
-    here.heard(1, process(3).own())
+def test_requests_are_counted_where_they_were_served_and_stay_when_that_process_ends() -> None:
+    here = process(0, served=2)
+    here.heard(1, process(0, served=3, number=1).own())
+    whole = shown(here, "trieway_requests_total"), shown(here, "trieway_ttft_seconds_count")
     here.gone(1)
-    here.served(0)
-    here.served(1)
-    joined = process(0)
+    here.heard(1, process(0, served=4, number=1).own())
+    after = shown(here, "trieway_requests_total"), shown(here, "trieway_ttft_seconds_count")
+
+    assert whole == (5, 5)
+    assert after == (9, 9)
+    assert shown(here, 'trieway_process_requests_total{process="0"}') == 2
+    assert shown(here, 'trieway_process_requests_total{process="1"}') == 7
+
+
+def test_a_process_that_joins_goes_on_with_the_totals() -> None:
+    here = process(2, served=1)
+    here.heard(1, process(3, served=2, number=1).own())
+    here.gone(1)
+    here.heard(2, process(0, served=4, number=2).own())
+    joined = process(0, number=1)
     joined.load(here.dump())
-    joined.heard(0, here.own())
 
     assert shown(joined, "trieway_queue_refused_total") == 5
-    assert shown(joined, 'trieway_process_requests_total{process="1"}') == 1
+    assert shown(joined, "trieway_requests_total") == 7
+    assert [shown(joined, f'trieway_process_requests_total{{process="{number}"}}') for number in range(3)] == [1, 2, 4]

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
-from typing import cast
+from dataclasses import fields, replace
+from typing import Any, cast
+
+import msgspec
 
 from outcomes import key
-from router.processes import wire
-from router.records import Decision, Dispatched, FirstToken, Outcome, RoutingRequest
-from router.types import ArmName, Reason, RequestId, TraceContext, WorkerId
+from router.processes import rows, wire
+from router.records import Decision, Dispatched, Finished, FirstToken, Outcome, RoutingRequest
+from router.telemetry.recent_requests import Entry
+from router.telemetry.weighing import Weighed, Weighing
+from router.types import ArmName, Candidate, Reason, RequestId, TraceContext, WorkerId
 
 WORKER = WorkerId("w1")
 DECISION = Decision(
@@ -28,9 +32,9 @@ OUTCOME = Outcome(
 )  # fmt: skip
 
 
-def heard(told: wire.Told) -> wire.Told:
-    (found,) = wire.decode(wire.encode(wire.Batch(events=[told], flight={}))).events
-    return found
+def heard(row: rows.Row) -> list[Any]:
+    [found] = wire.decode(wire.encode(wire.Batch(events=[row], flight={}))).events
+    return cast("list[Any]", found)
 
 
 def test_the_example_fills_every_field() -> None:
@@ -41,19 +45,39 @@ def test_the_example_fills_every_field() -> None:
 def test_a_request_that_was_sent_is_heard_whole() -> None:
     event = Dispatched(request=REQUEST, decision=DECISION, at_s=2.0)
 
-    assert cast("wire.Sent", heard(wire.Sent.of(event, on_trial=False))).event() == event
+    assert rows.dispatched_of(heard(rows.sent(1, event, on_trial=False))) == event
 
 
 def test_a_first_token_is_heard_whole() -> None:
     event = FirstToken(request_id=RequestId("r1"), worker=WORKER, ttft_s=1.0, at_s=2.0, status=503)
 
-    assert cast("wire.Began", heard(wire.Began.of(event))).event() == event
+    assert rows.first_token_of(heard(rows.began(1, event)), REQUEST, DECISION) == event
 
 
-def test_an_outcome_is_heard_whole_though_it_does_not_repeat_what_was_sent() -> None:
-    alone = cast("wire.Ended", heard(wire.Ended.of(OUTCOME, 3.0, known=False)))
-    after = cast("wire.Ended", heard(wire.Ended.of(OUTCOME, 3.0, known=True)))
+def test_of_what_ended_all_is_heard_that_policies_and_judges_read() -> None:
+    outcome = replace(OUTCOME, max_output_tokens=REQUEST.max_output_tokens)
+    event = Finished(request_id=RequestId("r1"), worker=WORKER, outcome=outcome, at_s=3.0)
+    found = rows.finished_of(heard(rows.ended(1, event)), REQUEST, DECISION)
+    unknown = {"policy", "arm", "spilled", "decision_s", "attempts", "trace"}
 
-    assert alone.whole(None) == OUTCOME
-    assert after.whole((REQUEST.key, DECISION)) == OUTCOME
-    assert after.decision is None
+    assert replace(found, outcome=outcome) == event
+    for each in fields(outcome):
+        if each.name not in unknown:
+            assert getattr(found.outcome, each.name) == getattr(outcome, each.name), each.name
+
+
+def test_an_outcome_can_be_heard_whole() -> None:
+    [told] = wire.outcomes(wire.encode([wire.Ended.of(OUTCOME)]))
+
+    assert told.whole() == OUTCOME
+
+
+def test_a_recent_request_is_lent_as_it_was_kept() -> None:
+    entry = Entry(RequestId("r1"))
+    entry.outcome = OUTCOME
+    weighed = Weighed(worker=WORKER, in_flight=1, waiting=2, candidate=Candidate(worker=WORKER, match_tokens=3.0))
+    entry.weighings = (Weighing(policy="p", arm=None, decision=DECISION, workers=(weighed,)),)
+    [kept] = wire.kept(msgspec.msgpack.decode(wire.encode([wire.Kept.of(entry)])))
+    found = kept.entry()
+
+    assert (found.request_id, found.weighings, found.outcome) == ("r1", entry.weighings, OUTCOME)

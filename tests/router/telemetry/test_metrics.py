@@ -22,6 +22,7 @@ from router.telemetry.backlog import Backlog
 from router.telemetry.guard_metrics import GuardCollector
 from router.telemetry.insight_metrics import InsightCollector
 from router.telemetry.metrics import Metrics
+from router.telemetry.traffic import Traffic
 from router.types import ArmName, LoadReport, WorkerId
 
 TABLE = Path(__file__).parents[3] / "docs" / "metrics.md"
@@ -54,9 +55,7 @@ def everything() -> Metrics:
 
 def several() -> Totals:
     """The same as of several processes, which adds its own."""
-    totals = Totals(everything())
-    totals.served(0)
-    return totals
+    return Totals(everything(), Traffic(lambda: 1.0, Backlog()), 0)
 
 
 def exposed(metrics: Metrics | Totals) -> dict[str, tuple[str, frozenset[str]]]:
