@@ -57,6 +57,21 @@ def test_the_oldest_go_first_and_the_newest_are_listed_first() -> None:
     assert store.find("r1") is None
 
 
+def test_what_others_keep_is_shown_beside_ones_own_by_its_end_and_is_bounded() -> None:
+    store, other = RecentRequests(ExplainConfig()), RecentRequests(ExplainConfig())
+    store.ended(outcome("mine", at_s=105.0))
+    for place, name in enumerate(("a", "b", "c")):
+        other.ended(outcome(name, at_s=101.0 + 2 * place))
+    other.decided(RequestId("running"), weighing())
+    store.borrow(other.latest_own(10), most=2)
+    store.borrow([found for found in [other.own("running")] if found is not None], most=3)
+
+    assert [entry.request_id for entry in store.latest(2)] == ["mine", "b"]
+    assert [each.request_id for each in store.outcomes()] == ["a", "b", "mine"]
+    assert store.find("running") is other.find("running")
+    assert (store.own("a"), len(store)) == (None, 1)
+
+
 def test_long_prompts_cannot_make_it_grow_without_bound() -> None:
     store = RecentRequests(ExplainConfig(keep=100, keep_blocks=10))
     for i in range(6):

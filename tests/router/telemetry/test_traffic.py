@@ -72,6 +72,39 @@ def test_a_workers_last_minute_is_its_own() -> None:
     assert traffic.last_minute(WorkerId("nobody")).requests == 0
 
 
+def test_what_other_processes_counted_is_added_once_and_stays_when_they_end() -> None:
+    here, there, after = Watched(), Watched(), Watched()
+    here.ended(decision=decision("w1"))
+    there.ended(decision=decision("w1"), ttft_s=0.5)
+    here.traffic.heard(1, there.traffic.dump())
+    there.ended(decision=decision("w1"), status=503)
+    here.traffic.heard(1, there.traffic.dump())
+    both = here.traffic.last_minute(WorkerId("w1"))
+    here.traffic.gone(1)
+    after.ended(decision=decision("w1"))
+    here.traffic.heard(1, after.traffic.dump())
+
+    assert (both.requests, both.failed, sum(both.ttft.values())) == (3, 1, 3)
+    assert here.traffic.last_minute(WorkerId("w1")).requests == 4
+    assert sum(step.requests for _, step in here.traffic.series()) == 4
+
+
+def test_a_process_tells_its_last_steps_and_one_that_joins_hears_all() -> None:
+    here, joined = Watched(), Watched()
+    for _ in range(6):
+        here.ended()
+        here.clock.now_s += STEP_S
+    joined.clock.now_s = here.clock.now_s
+    told = here.traffic.dump()
+    joined.traffic.heard(0, here.traffic.dump(whole=True))
+
+    assert len(told) < 6
+    assert sum(step.requests for _, step in joined.traffic.series()) == 6
+    joined.clock.now_s += STEPS * STEP_S
+    joined.traffic.heard(0, [(int(joined.clock.now_s / STEP_S), None, 1, 0, 0, 0, {})])
+    assert sum(step.requests for _, step in joined.traffic.series()) == 1
+
+
 def test_quantiles_are_within_a_bin_of_the_truth() -> None:
     rng = Random(1)
     watched = Watched()
