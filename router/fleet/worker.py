@@ -12,6 +12,7 @@ ranks of one server are workers of their own: they share `base_url` and `server`
 
 from __future__ import annotations
 
+import sys
 from collections import deque
 from collections.abc import Sequence
 from typing import Any
@@ -79,7 +80,7 @@ class Worker:
         health: HealthConfig | None = None,
         breaker: BreakerConfig | None = None,
     ) -> None:
-        self.id = WorkerId(server if rank is None else f"{server}#{rank}")
+        self.id = WorkerId(sys.intern(server if rank is None else f"{server}#{rank}"))  # a key of many tables
         self.server = server
         self.rank = rank
         self.base_url = base_url

@@ -54,12 +54,12 @@ class Elsewhere:
                 if entry.waits:
                     entry.can_be_ended(self._wait(source, entry.request.request_id))
 
-    def take_events(self, source: int, events: Sequence[Any]) -> None:
-        """What happened there, in its order."""
-        entries = self._entries(source)
+    def take_events(self, source: int, events: Sequence[Any], names: list[Any]) -> None:
+        """What happened there, in its order: rows, and names in them."""
+        entries, known = self._entries(source), rows.names_of(names)
         for row in events:
             try:
-                self._take(source, entries, row)
+                self._take(source, entries, row, known)
             except Exception:  # a bug here must not cost everything else that was told
                 log.exception("an event of process %d could not be taken", source)
         self.told = None
@@ -105,10 +105,10 @@ class Elsewhere:
             self._emit(AttemptFailed(request_id=name, worker=entry.decision.worker, at_s=now_s))
         self.told = None
 
-    def _take(self, source: int, entries: dict[int, Open], row: list[Any]) -> None:
+    def _take(self, source: int, entries: dict[int, Open], row: list[Any], names: list[Any]) -> None:
         kind, number = row[0], row[1]
         if kind == rows.SENT:
-            event = rows.dispatched_of(row)
+            event = rows.dispatched_of(row, names)
             self._sent(source, entries, number, event, on_trial=row[2])
             self._emit(event)
         elif kind == rows.BEGAN:

@@ -31,6 +31,8 @@ log = logging.getLogger(__name__)
 READ_BYTES = 2**18
 BUFFER_BYTES = 2**20
 LOOK_S = 0.25
+GATHER_S = 0.0005
+"""Children tell at the same moments (replica): what all say is handed on together, which wakes each of them once."""
 PATIENCE_S = 2.0
 """For a process that is started again sooner than that connections wait; else its socket is closed meanwhile."""
 INSIST_S = 10.0
@@ -135,8 +137,14 @@ class Parent:
     # -- one turn -------------------------------------------------------------------------------------------------
 
     def _turn(self, awake: socket.socket) -> None:
-        for key, events in self._selector.select(LOOK_S):
+        found = self._selector.select(LOOK_S)
+        look = not found
+        if len(self._children) > 2 and found:
+            time.sleep(GATHER_S)
+            found = self._selector.select(0)
+        for key, events in found:
             if key.data is None:
+                look = True  # a signal, maybe of a child that has ended
                 with contextlib.suppress(BlockingIOError):
                     awake.recv(4096)
             elif events & selectors.EVENT_READ:
@@ -144,7 +152,7 @@ class Parent:
                 self._read(child)
         while self._signals:
             self._take_signal(self._signals.pop(0))
-        for child in list(self._children.values()):
+        for child in list(self._children.values()) if look else ():
             if child.process.poll() is not None:
                 self._ended(child)
         now_s = time.monotonic()

@@ -29,7 +29,8 @@ from router.types import RequestId, WorkerChanged, WorkerId, WorkerJoined, Worke
 log = logging.getLogger(__name__)
 
 TICK_S = 0.005
-"""What happened within so long goes to the others together: most of a decision's staleness."""
+"""What happened within so long goes to the others together: most of a decision's staleness. All processes tell at the
+same moments, so that each hears of all others at once."""
 BEAT_S = 0.1
 WHOLE_BEATS = 10
 """Every so many beats what is counted is told whole, so that whatever was lost is put right within a second."""
@@ -213,7 +214,7 @@ class Replica:
     def _touch(self) -> None:
         """Something is to be told within a tick."""
         if self._timer is None and self._loop is not None:
-            self._timer = self._loop.call_later(TICK_S, self.flush)
+            self._timer = self._loop.call_at((self._loop.time() // TICK_S + 1) * TICK_S, self.flush)
 
     def _soon(self) -> None:
         """Something is to be told at once."""
@@ -232,8 +233,10 @@ class Replica:
         parts, whole = self._parts, self._whole
         rows, members = self._rows(whole=whole) if self._leading and self._rows_due else (None, None)
         limits = parts.admission.told()
+        events, names = self._teller.take()
         batch = wire.Batch(
-            events=self._teller.take(),
+            events=events,
+            names=names,
             flight=self._teller.flight(whole=whole),
             limits=limits if whole or limits[3] or limits[:3] != self._sent_limits else None,
             addresses=parts.addresses.own() if parts.addresses is not None and whole else None,
@@ -282,7 +285,7 @@ class Replica:
             for row in batch.rows:
                 self._follower.take(row)
             self._follower.members(batch.members)
-        there.take_events(source, batch.events)
+        there.take_events(source, batch.events, batch.names)
         if batch.flight:
             there.take_flight(source, batch.flight)
         if batch.limits is not None:

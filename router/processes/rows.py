@@ -7,6 +7,7 @@ because every process does this for every request of all others. Called by telle
 
 from __future__ import annotations
 
+import sys
 from typing import Any, Final
 
 from router.records import Decision, Dispatched, Finished, FirstToken, Outcome, RoutingRequest
@@ -30,21 +31,41 @@ CLEARED: Final = 6
 _REASONS: Final = {reason.value: reason for reason in Reason}
 
 
-def sent(number: int, event: Dispatched, *, on_trial: bool) -> Row:
+class Names:
+    """Words that many requests share, told once a batch: rows hold their places."""
+
+    def __init__(self) -> None:
+        self.told: list[str | None] = []
+        self._places: dict[str | None, int] = {}
+
+    def place(self, name: str | None) -> int:
+        place = self._places.get(name)
+        if place is None:
+            place = self._places[name] = len(self.told)
+            self.told.append(name)
+        return place
+
+
+def names_of(told: list[Any]) -> list[str | None]:
+    """What was heard of them: of equal ones always the same object, which dicts find sooner."""
+    return [None if name is None else sys.intern(name) for name in told]
+
+
+def sent(number: int, event: Dispatched, names: Names, *, on_trial: bool) -> Row:
     """`number` names the request in what follows of it."""
     request, decision = event.request, event.decision
     key = request.key
     return (
         SENT, number, on_trial, event.at_s,
-        decision.worker, decision.reason._value_, decision.match_tokens, decision.match_blocks,
-        decision.expected_ttft_s, decision.expected_wait_s, decision.hold,
-        request.request_id, request.endpoint, request.at_s, request.model, request.session, request.client,
-        request.stream, request.max_output_tokens, request.known_match_tokens, request.known_prompt_tokens,
-        key.blocks, key.unit_tokens, key.prompt_tokens,
+        names.place(decision.worker), names.place(decision.reason._value_), decision.match_tokens,
+        decision.match_blocks, decision.expected_ttft_s, decision.expected_wait_s, decision.hold,
+        request.request_id, names.place(request.endpoint), request.at_s, names.place(request.model), request.session,
+        names.place(request.client), request.stream, request.max_output_tokens, request.known_match_tokens,
+        request.known_prompt_tokens, key.blocks, key.unit_tokens, key.prompt_tokens,
     )  # fmt: skip
 
 
-def dispatched_of(row: list[Any]) -> Dispatched:
+def dispatched_of(row: list[Any], names: list[Any]) -> Dispatched:
     """What `sent` was told of."""
     (
         _, _, _, sent_s,
@@ -54,12 +75,12 @@ def dispatched_of(row: list[Any]) -> Dispatched:
     ) = row  # fmt: skip
     key = PromptKey(blocks=blocks, unit_tokens=unit_tokens, prompt_tokens=prompt_tokens)
     request = RoutingRequest(
-        request_id=request_id, endpoint=endpoint, key=key, at_s=at_s, model=model, session=session, client=client,
-        stream=stream, max_output_tokens=max_output_tokens, known_match_tokens=known_match_tokens,
-        known_prompt_tokens=known_prompt_tokens,
+        request_id=request_id, endpoint=names[endpoint], key=key, at_s=at_s, model=names[model], session=session,
+        client=names[client], stream=stream, max_output_tokens=max_output_tokens,
+        known_match_tokens=known_match_tokens, known_prompt_tokens=known_prompt_tokens,
     )  # fmt: skip
     decision = Decision(
-        worker=worker, reason=_REASONS[reason], match_tokens=match_tokens, match_blocks=match_blocks,
+        worker=names[worker], reason=_REASONS[names[reason]], match_tokens=match_tokens, match_blocks=match_blocks,
         expected_ttft_s=expected_ttft_s, expected_wait_s=expected_wait_s, hold=hold,
     )  # fmt: skip
     return Dispatched(request=request, decision=decision, at_s=sent_s)

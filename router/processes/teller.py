@@ -37,6 +37,7 @@ class Teller:
         self._touch = touch
         self._soon = soon
         self._events: list[Any] = []
+        self._names = rows.Names()
         self._own: dict[RequestId, Open] = {}
         self._count = 0
         self.served = 0
@@ -65,10 +66,10 @@ class Teller:
         if self.whole is not None:
             self.whole.append(outcome)
 
-    def take(self) -> list[Any]:
-        """What was noted since the last time."""
-        events, self._events = self._events, []
-        return events
+    def take(self) -> tuple[list[Any], list[str | None]]:
+        """What was noted since the last time: rows, and names in them."""
+        events, names, self._events, self._names = self._events, self._names, [], rows.Names()
+        return events, names.told
 
     def open(self) -> list[int]:
         """Numbers of requests that have not ended."""
@@ -106,7 +107,7 @@ class Teller:
             trial = worker.vitals.breaker.state is BreakerState.TRIAL
             wait = next(reversed(worker.unanswered), None)
         self._own[request.request_id] = Open(number, request, event.decision, worker, wait)
-        self._note(rows.sent(number, event, on_trial=trial))
+        self._note(rows.sent(number, event, self._names, on_trial=trial))
 
     def _began(self, event: FirstToken) -> None:
         entry = None if event is self._elsewhere.told else self._own.get(event.request_id)

@@ -82,13 +82,14 @@ class Kept(msgspec.Struct, array_like=True, frozen=True, gc=False):
 class Batch(msgspec.Struct, array_like=True, frozen=True):
     """What one process tells at once; None where there is nothing to say.
 
-    `events` are rows. `flight` is (requests in flight, when it last sent bytes, until when it wants no more) by worker.
-    `limits` is what SharedAdmission tells, `addresses` connections by address, `open` the numbers of requests that have
-    not ended. `members` and `rows` are the leader's table of workers. `figures`: counters, queue and held requests.
-    `outcomes` are packed `Ended`s, which only those unpack who want them.
+    `events` are rows, `names` words in them. `flight` is (requests in flight, when it last sent bytes, until when it
+    wants no more) by worker. `limits` is what SharedAdmission tells, `addresses` connections by address, `open` the
+    numbers of requests that have not ended. `members` and `rows` are the leader's table of workers. `figures`: what is
+    counted and shown. `outcomes` are packed `Ended`s, which only those unpack who want them.
     """
 
     events: list[Any]
+    names: list[str | None]
     flight: dict[str, tuple[int, float, float]]
     limits: tuple[int, int, dict[str, int], dict[str, tuple[int, float]]] | None = None
     addresses: dict[str, int] | None = None

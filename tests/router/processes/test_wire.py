@@ -33,7 +33,7 @@ OUTCOME = Outcome(
 
 
 def heard(row: rows.Row) -> list[Any]:
-    [found] = wire.decode(wire.encode(wire.Batch(events=[row], flight={}))).events
+    [found] = wire.decode(wire.encode(wire.Batch(events=[row], names=[], flight={}))).events
     return cast("list[Any]", found)
 
 
@@ -45,7 +45,13 @@ def test_the_example_fills_every_field() -> None:
 def test_a_request_that_was_sent_is_heard_whole() -> None:
     event = Dispatched(request=REQUEST, decision=DECISION, at_s=2.0)
 
-    assert rows.dispatched_of(heard(rows.sent(1, event, on_trial=False))) == event
+    names = rows.Names()
+    row = heard(rows.sent(1, event, names, on_trial=False))
+    known = rows.names_of(names.told)
+
+    assert rows.dispatched_of(row, known) == event
+    assert rows.sent(2, event, names, on_trial=False)[4] == row[4]
+    assert len(names.told) == len(known) == 5  # told once
 
 
 def test_a_first_token_is_heard_whole() -> None:
