@@ -202,8 +202,7 @@ class WorkerBook:
         """
         image = self.cache.image
         over_tokens = image.size_tokens + new_tokens - image.capacity_tokens
-        oldest = image.oldest()
-        if over_tokens <= 0.0 or oldest is None:
+        if over_tokens <= 0.0 or (oldest := image.oldest()) is None:
             return 0.0
         if over_tokens > new_tokens:
             over_tokens = new_tokens

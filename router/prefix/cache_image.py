@@ -98,6 +98,7 @@ class CacheImage:
         self._evicted = evicted
         self._owner: dict[int, Entry] = {}
         self._recent: OrderedDict[int, Entry] = OrderedDict()  # by tick; without what is held
+        self._first: Entry | None = None  # of _recent, the last time somebody asked
         self._held: dict[Entry, None] = {}  # in order, so that equal runs are equal
         self._tick = 0
 
@@ -108,11 +109,12 @@ class CacheImage:
     def match(self, blocks: Sequence[int]) -> int:
         """How many leading blocks are there. Reads only; O(log blocks), because prefixes are stored whole."""
         owner = self._owner
-        if not blocks or blocks[0] not in owner:
+        high = len(blocks) - 1
+        if high < 0 or blocks[0] not in owner:
             return 0
-        if blocks[-1] in owner:
-            return len(blocks)
-        low, high = 0, len(blocks) - 1  # blocks[low] is there, blocks[high] is not
+        if blocks[high] in owner:
+            return high + 1
+        low = 0  # blocks[low] is there, blocks[high] is not
         while low + 1 < high:
             middle = (low + high) // 2
             if blocks[middle] in owner:
@@ -123,7 +125,7 @@ class CacheImage:
 
     def oldest(self) -> Entry | None:
         """The entry that goes next; where all are held, the one held for longest; None when nothing is stored."""
-        entry = next(iter(self._recent.values()), None)
+        entry = self._least_recent()
         return entry if entry is not None else next((held for held in self._held if held.stored), None)
 
     def use(self, blocks: Sequence[int], unit_tokens: float, tail_tokens: float, at_s: float = 0.0) -> Use:
@@ -171,10 +173,7 @@ class CacheImage:
         """Drop what was last used at tick `used_at` or before and is not held: the worker has evicted it, as it would
         have evicted anything older first.
         """
-        while self._recent:
-            entry = next(iter(self._recent.values()))
-            if entry.used_at > used_at:
-                return
+        while (entry := self._least_recent()) is not None and entry.used_at <= used_at:
             self._drop(entry)
 
     def cut(self, entry: Entry) -> None:
@@ -318,12 +317,20 @@ class CacheImage:
             entry.base = entry.first
 
     def _shrink(self) -> None:
-        recent = self._recent
-        while recent and (self.size_tokens > self.capacity_tokens or len(self._owner) > self.capacity_blocks):
-            entry = next(iter(recent.values()))
+        while self.size_tokens > self.capacity_tokens or len(self._owner) > self.capacity_blocks:
+            entry = self._least_recent()
+            if entry is None:
+                return
             if self._evicted is not None and entry.first < entry.end:
                 self._evicted(entry)
             self._drop(entry)
+
+    def _least_recent(self) -> Entry | None:
+        """The first of what is not held; whoever was it stays it until it goes. Asked for every worker of a decision."""
+        first = self._first
+        if first is None or self._recent.get(first.used_at) is not first:
+            first = self._first = next(iter(self._recent.values()), None)
+        return first
 
     def _drop(self, entry: Entry) -> None:
         owner = self._owner
