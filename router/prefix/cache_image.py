@@ -326,7 +326,7 @@ class CacheImage:
             self._drop(entry)
 
     def _least_recent(self) -> Entry | None:
-        """The first of what is not held; whoever was it stays it until it goes. Asked for every worker of a decision."""
+        """The first of what is not held: it stays the first until it goes. Asked for every worker of a decision."""
         first = self._first
         if first is None or self._recent.get(first.used_at) is not first:
             first = self._first = next(iter(self._recent.values()), None)

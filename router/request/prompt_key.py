@@ -23,6 +23,7 @@ import msgspec
 from xxhash import xxh3_128_hexdigest
 
 from router.compiled import interpreted
+from router.errors import InvalidBody
 from router.knob import knob, require
 from router.prefix.block_hash import chain, namespace_seed
 from router.request.parsed_request import Body, ParsedRequest
@@ -49,8 +50,11 @@ class PromptKeyConfig:
 
 
 def prompt_key(parsed: ParsedRequest, config: PromptKeyConfig) -> PromptKey:
-    """The key of one request. Never raises for a body that `parse` let through. O(size of the prompt)."""
-    kind, data = CANONICAL[parsed.endpoint](parsed.body)
+    """The key of one request. O(size of the prompt). Raises InvalidBody for nesting that `parse` just let through."""
+    try:
+        kind, data = CANONICAL[parsed.endpoint](parsed.body)
+    except RecursionError:
+        raise InvalidBody("The body is nested too deeply.") from None
     if _SCOPE_FIELDS.isdisjoint(parsed.body):
         seed = _seed_of_model(kind, parsed.model)
     else:

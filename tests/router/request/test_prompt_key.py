@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from router.errors import InvalidBody
 from router.prefix.block_sizes import depth_within
 from router.request.parse import parse
 from router.request.prompt_key import CANONICAL, PromptKeyConfig, prompt_key
@@ -119,3 +121,17 @@ def test_no_odd_content_breaks_it(odd: Any) -> None:
 
 def test_a_prompt_that_is_not_there_is_empty_text() -> None:
     assert CANONICAL["/generate"]({}) == (b"text", b"")
+
+
+@pytest.mark.parametrize(
+    ("path", "around"), [("/v1/completions", b'{"prompt": %s}'), ("/v1/embeddings", b'{"input": %s}')]
+)
+def test_what_is_nested_too_deeply_to_be_keyed_is_the_clients_mistake(path: str, around: bytes) -> None:
+    """Every depth is keyed or refused, those too that the parser lets through by a hair."""
+    refused = 0
+    for depth in (*range(300, 1200, 30), 20_000):
+        try:
+            prompt_key(parse(path, around % (b"[" * depth + b"]" * depth)), CONFIG)
+        except InvalidBody as error:
+            refused += "nested too deeply" in str(error)
+    assert refused > 0
