@@ -78,13 +78,17 @@ class RecentRequests:
             self._bound()
 
     def borrow(self, lent: Iterable[Entry], most: int) -> None:
-        """What other processes of this router keep, to be shown beside what is kept here; so many at most."""
-        kept = self._lent
+        """What other processes of this router keep, to be shown beside what is kept here; so many at most, with as
+        many blocks as may be kept here.
+        """
+        kept, blocks = self._lent, 0
         for entry in lent:
             kept.pop(entry.request_id, None)
             kept[entry.request_id] = entry
-        for name in list(islice(kept, max(0, len(kept) - most))):
-            del kept[name]
+        for count, (name, entry) in enumerate(reversed(list(kept.items()))):
+            blocks += _blocks(entry)
+            if count >= most or blocks > self._keep_blocks:
+                del kept[name]
 
     def find(self, request_id: str) -> Entry | None:
         return self.own(request_id) or self._lent.get(RequestId(request_id))
@@ -116,17 +120,19 @@ class RecentRequests:
     def _drop(self, request_id: RequestId) -> None:
         gone = self._entries.pop(request_id, None)
         if gone is not None:
-            self._forget_blocks(gone)
+            self._blocks -= _blocks(gone)
 
     def _bound(self) -> None:
         entries = self._entries
         while len(entries) > self._keep or (self._blocks > self._keep_blocks and len(entries) > 1):
             _, gone = entries.popitem(last=False)
-            self._forget_blocks(gone)
+            self._blocks -= _blocks(gone)
 
-    def _forget_blocks(self, gone: Entry) -> None:
-        if gone.outcome is not None and gone.outcome.key is not None:
-            self._blocks -= len(gone.outcome.key.blocks)
+
+def _blocks(entry: Entry) -> int:
+    """Of its prompt, known once it has ended."""
+    key = None if entry.outcome is None else entry.outcome.key
+    return 0 if key is None else len(key.blocks)
 
 
 def _ended_s(entry: Entry) -> float:

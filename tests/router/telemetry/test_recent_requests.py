@@ -72,6 +72,15 @@ def test_what_others_keep_is_shown_beside_ones_own_by_its_end_and_is_bounded() -
     assert (store.own("a"), len(store)) == (None, 1)
 
 
+def test_long_prompts_of_others_are_bounded_too() -> None:
+    store, other = RecentRequests(ExplainConfig(keep_blocks=10)), RecentRequests(ExplainConfig())
+    for i in range(6):
+        other.ended(outcome(f"r{i}", key=key(1, 2, 3, 4)))
+    store.borrow(other.latest_own(10), most=100)
+
+    assert len(list(store.outcomes())) == 2
+
+
 def test_long_prompts_cannot_make_it_grow_without_bound() -> None:
     store = RecentRequests(ExplainConfig(keep=100, keep_blocks=10))
     for i in range(6):
