@@ -194,19 +194,20 @@ class ModelCall:
         if not keep_alive and self.refused is None:
             self._transport.close()
 
-    def write(self, data: bytes, chunk: bytes | None = None) -> None:
+    def write(self, data: bytes, chunk: bytes | None = None) -> bool:
         if self.disconnected or not data:
-            return
+            return self.full
         head, transport = self._head, self._transport
         if not head and self._chunked and len(data) <= JOIN_BYTES:  # an event of a stream
             transport.write(chunk or b"%x\r\n%b\r\n" % (len(data), data))
-            return
+            return self.full
         self._head = b""
         pieces = (b"%b%x\r\n" % (head, len(data)), data, b"\r\n") if self._chunked else (head, data)
         if len(data) <= JOIN_BYTES:
             transport.write(b"".join(pieces))
         else:
             write_all(transport, pieces)
+        return self.full
 
     async def drained(self) -> None:
         gate = self._gate = Gate()

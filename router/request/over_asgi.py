@@ -100,12 +100,9 @@ class AsgiReply:
         self.write(body)
         self.finish()
 
-    def write(self, data: bytes, chunk: bytes | None = None) -> None:
+    def write(self, data: bytes, chunk: bytes | None = None) -> bool:
         self._messages.append({"type": "http.response.body", "body": data, "more_body": True})
-
-    @property
-    def full(self) -> bool:
-        return bool(self._messages)
+        return True
 
     async def drained(self, *, but_end: bool = False) -> None:
         """Send what was written; with `but_end` all but the end, which makes the server close the connection."""

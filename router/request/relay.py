@@ -7,7 +7,6 @@ off before it can still be replaced. Not here: retries, what to do about a broke
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable
 from typing import Final
 
@@ -22,7 +21,7 @@ WHOLE_BODY_BYTES = 4 * 2**20
 """Answers up to this size that are not streams are read whole before the client's starts, so they can be retried."""
 MAX_EVENT_BYTES = 16 * 2**20
 """An event longer than this is handed on unframed rather than held back."""
-USAGE_EVENTS = 4
+USAGE_EVENTS: Final = 4
 """Usage stands in the last or second last event before the end mark; that many pieces are kept to look for it."""
 
 
@@ -30,6 +29,7 @@ Began = Callable[[float], None]
 
 
 RESPONSES = "/v1/responses"
+LF: Final = 10
 NOT_YET: Final = b"\0"
 """No event begins so."""
 _CHOICE: Final = b'"choices":[{'
@@ -50,7 +50,8 @@ class EventStream:
         self._hidden = b""
         self._held = b""
         self._head = b""
-        self._recent: deque[bytes] = deque(maxlen=USAGE_EVENTS)
+        self._recent = [b""] * USAGE_EVENTS  # the last pieces, each in the place of the fourth before it
+        self._pieces = 0
         self._shown = NOT_YET if hide_usage else b""
         self.events = 0
 
@@ -61,10 +62,10 @@ class EventStream:
             and not self._held
             and piece.startswith(self._shown)
             and piece.endswith(b"\n\n")
-            and piece.find(b"\n") == len(piece) - 2
+            and LF not in piece[:-2]
         ):  # one event of one line, like those before
             self.events += 1
-            self._recent.append(piece)
+            self._keep(piece)
             return piece
         return self._feed_any(piece)
 
@@ -73,27 +74,34 @@ class EventStream:
         """Whether its last event was there."""
         marks = END_MARKS.get(self._endpoint)
         if marks is not None:
-            return any(mark in piece for piece in self._recent for mark in marks)
-        return bool(self._recent) and self._recent[-1].endswith((b"data: [DONE]\n\n", b"data: [DONE]\r\n\r\n"))
+            return any(piece.find(mark) >= 0 for piece in self._recent for mark in marks)
+        last = self._recent[(self._pieces - 1) % USAGE_EVENTS]
+        return last.endswith((b"data: [DONE]\n\n", b"data: [DONE]\r\n\r\n"))
 
     def response_id(self) -> str | None:
         return response_id_of(self._head) if self._endpoint == RESPONSES else None
 
     def usage(self) -> Usage:
-        return usage_of_events((self._head, *self._recent, self._hidden))
+        oldest = self._pieces % USAGE_EVENTS
+        return usage_of_events((self._head, *self._recent[oldest:], *self._recent[:oldest], self._hidden))
+
+    def _keep(self, piece: bytes) -> None:
+        self._recent[self._pieces % USAGE_EVENTS] = piece
+        self._pieces += 1
 
     def _feed_any(self, piece: bytes) -> bytes:
         if self._held or not piece.endswith(b"\n\n"):
             piece = self._complete(piece)
-        if self._hide_usage and _USAGE in piece:
+        if self._hide_usage and piece.find(_USAGE) >= 0:
             piece = self._without_usage(piece)
         if piece:
             self.events += piece.count(b"\n\n") or piece.count(b"\r\n\r\n")
-            self._recent.append(piece)
+            self._keep(piece)
             if not self._head:
                 self._head = piece
             if self._hide_usage:
-                self._shown = piece[: piece.find(_CHOICE) + len(_CHOICE)] if _CHOICE in piece else NOT_YET
+                begin = piece.find(_CHOICE)
+                self._shown = piece[: begin + len(_CHOICE)] if begin >= 0 else NOT_YET
         return piece
 
     def _without_usage(self, data: bytes) -> bytes:
@@ -132,7 +140,7 @@ async def relay(
     *,
     hide_usage: bool = False,
 ) -> Relayed:
-    """Hand the answer to the client; `began` is told the time of the first byte, just before it goes out.
+    """Hand the answer to the client; `began` is told the time of the first byte, just after it went out.
 
     `own` are headers of ours. `hide_usage` keeps the usage chunk of a stream from the client, who did not ask for it.
 
@@ -151,8 +159,8 @@ async def _relay_whole(
 ) -> Relayed:
     body = await answer.read()
     now_s = clock()
-    began(now_s)
     reply.answer(answer.head, own, body)
+    began(now_s)
     made = response_id_of(body) if endpoint == RESPONSES else None
     return Relayed(
         status=answer.status, first_s=now_s, last_s=now_s, events=0, usage=usage_of_body(body), response_id=made
@@ -164,12 +172,14 @@ async def _relay_pieces(
 ) -> Relayed:
     first_s: float | None = None
     while piece := await _piece(answer, reply):
+        first = first_s is None
         if first_s is None:
             first_s = clock()
-            began(first_s)
             reply.start(answer.head, own, answer.length_bytes)
-        reply.write(piece)
-        if reply.full:
+        full = reply.write(piece)
+        if first:
+            began(first_s)
+        if full:
             await reply.drained()
     reply.finish()
     return Relayed(status=answer.status, first_s=first_s, last_s=clock(), events=0, usage=Usage())
@@ -200,17 +210,19 @@ class _Passage:
     def take(self, piece: bytes, chunk: bytes | None) -> bool:
         """A Sink of worker_connection."""
         ready = self._stream.feed(piece)
-        if ready:
-            self._last_s = self._worker.heard_s = self._clock()
-            if self.first_s is None:
-                self._begin()
-            self._write(ready, chunk if ready is piece else None)
-        return self._reply.full
+        if not ready:
+            return False
+        self._last_s = self._worker.heard_s = self._clock()
+        if self.first_s is None:
+            return self._begin(ready)
+        return self._write(ready, chunk if ready is piece else None)
 
-    def _begin(self) -> None:
-        self.first_s = self._last_s
-        self._began(self._last_s)
+    def _begin(self, ready: bytes) -> bool:
+        now_s = self.first_s = self._last_s
         self._reply.start(self._answer.head, self._own, None)
+        full = self._write(ready)
+        self._began(now_s)
+        return full
 
 
 async def _relay_events(

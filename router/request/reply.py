@@ -47,7 +47,7 @@ class AnswerHead:
 
 
 class Reply(Protocol):
-    """The client's side of one request. Writing never waits; whoever writes much asks `full` in between."""
+    """The client's side of one request. Writing never waits; whoever writes much waits for `drained` in between."""
 
     @property
     def started(self) -> bool:
@@ -59,11 +59,6 @@ class Reply(Protocol):
         """Whether it was started as server-sent events, so that an error event can still be read."""
         ...
 
-    @property
-    def full(self) -> bool:
-        """Whether the client reads too slowly: `drained` should be awaited before more is written."""
-        ...
-
     def start(self, head: AnswerHead, own: RawHeaders, length_bytes: int | None) -> None:
         """`own` are headers of ours. The length is None where it is not known yet."""
         ...
@@ -72,8 +67,9 @@ class Reply(Protocol):
         """A whole answer at once. With `close` it ends the connection."""
         ...
 
-    def write(self, data: bytes, chunk: bytes | None = None) -> None:
-        """`chunk` is `data` as a chunk of HTTP/1.1, where it came as one."""
+    def write(self, data: bytes, chunk: bytes | None = None) -> bool:
+        """Whether the client reads too slowly: `drained` should be awaited before more is written. `chunk` is `data`
+        as a chunk of HTTP/1.1, where it came as one."""
         ...
 
     async def drained(self) -> None:

@@ -33,7 +33,9 @@ ZERO: Final = 48
 NINE: Final = 57
 SMALL_A: Final = 97
 SMALL_F: Final = 102
-"""The digits of a chunk's length, as servers write them."""
+CR: Final = 13
+LF: Final = 10
+"""The digits of a chunk's length, as servers write them, and what follows them."""
 Sink = Callable[[bytes, bytes | None], bool]
 """Takes bytes and says whether it has enough of them for now. Where they came as one chunk, that chunk comes with them:
 who hands them on in chunks need not write another one."""
@@ -49,7 +51,8 @@ def data_of_chunk(piece: bytes) -> int:
         elif SMALL_A <= byte <= SMALL_F:
             size = 16 * size + byte - SMALL_A + 10
         else:
-            return at + 2 if at and size == len(piece) - at - 4 and piece[at : at + 2] == b"\r\n" else 0
+            whole = at > 0 and size == len(piece) - at - 4 and byte == CR and piece[at + 1] == LF
+            return at + 2 if whole else 0
     return 0
 
 

@@ -90,9 +90,9 @@ class Waits(Script):
     async def work(self, reply: Reply) -> None:
         reply.start(self._head, [], self._length_bytes)
         for piece in self._pieces:
-            reply.write(piece)
+            full = reply.write(piece)
             self.written += 1
-            if reply.full:
+            if full:
                 await reply.drained()
         reply.finish()
 
