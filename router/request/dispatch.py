@@ -221,7 +221,7 @@ class Dispatcher:
             worker = self._decided(progress, request, choice)
             tried.append(worker.id)
             try:
-                result = progress.result = await self._attempt(progress, request, worker)
+                result = progress.result = await self._attempt(progress, request, worker, choice)
             except WorkerError as error:
                 now_s = self._clock()
                 self._registry.emit(
@@ -280,12 +280,10 @@ class Dispatcher:
         return choice
 
     def _decided(self, progress: Progress, request: RoutingRequest, choice: Choice) -> Worker:
-        """The choice is final: it is noted, explained and shown to shadows."""
+        """The choice is final: it is noted."""
         decision = progress.decision = choice.decision
         progress.policy_name, progress.arm = choice.policy_name, choice.arm
         progress.spilled = progress.spilled or choice.spilled
-        self._explainer.decided(request, choice, asked=progress.raw.head.explains)
-        self._steering.shadow(request, progress.workers, decision)
         return self._registry.get(decision.worker)
 
     def _is_last(self, request: RoutingRequest, tried: list[WorkerId]) -> bool:
@@ -298,15 +296,21 @@ class Dispatcher:
             return True
         return False
 
-    async def _attempt(self, progress: Progress, request: RoutingRequest, worker: Worker) -> Relayed:
-        raw, parsed, decision, registry = progress.raw, progress.parsed, progress.decision, self._registry
-        assert decision is not None
+    async def _attempt(
+        self, progress: Progress, request: RoutingRequest, worker: Worker, choice: Choice
+    ) -> Relayed:
+        """Send it on, and only then do what it need not wait for: explain the choice and show it to shadows, before it
+        counts as dispatched."""
+        raw, parsed, decision, registry = progress.raw, progress.parsed, choice.decision, self._registry
         body, hide_usage = body_for(raw.body, parsed, worker, ask_usage=self._config.ask_usage)
         lines = raw.head.lines(worker.extra_headers, closed=self._access.closed, traced=raw.trace is not None)
+        sent_s = progress.dispatched_s = self._clock()
+        sent = self._forwarder.send(worker, raw.head.target, lines + raw.own_lines, body)
+        self._explainer.decided(request, choice, asked=raw.head.explains)
+        self._steering.shadow(request, progress.workers, decision)
         with registry.lease(worker, progress.call_off) as lease:
-            sent_s = progress.dispatched_s = self._clock()
             registry.emit(Dispatched(request=request, decision=decision, at_s=sent_s))
-            answer = await self._forwarder.send(worker, raw.head.target, lines + raw.own_lines, body)
+            answer = await self._forwarder.answered(sent)
             try:
                 if answer.status in self._config.retry_statuses:
                     self._refused(progress, request, worker, answer)

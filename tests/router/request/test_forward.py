@@ -50,6 +50,25 @@ async def test_a_get_brings_status_and_body_with_the_workers_own_headers_and_kee
     ] * 3
 
 
+async def test_a_request_arrives_before_its_answer_is_awaited_where_a_connection_is_free() -> None:
+    arrived = asyncio.Event()
+
+    async def arrive(call: Call, writer: asyncio.StreamWriter) -> None:
+        arrived.set()
+
+    async with upstream(arrive) as server, forwarder() as forward, asyncio.timeout(20):
+        worker = at(server.url)
+        first = forward.send(worker, b"/v1/chat/completions", b"", b"{}")
+        server.gets["/x"] = answer(b"[1]")
+        await forward.get(worker, "/x", 20.0)
+        second = forward.send(worker, b"/v1/chat/completions", b"", b"{}")
+        await arrived.wait()
+
+        assert first.connection is None
+        assert second.connection is not None
+        second.connection.end()
+
+
 async def test_a_worker_that_does_not_answer_a_get_in_time_is_hung_up_on() -> None:
     hung_up = asyncio.Event()
 
@@ -142,5 +161,5 @@ async def test_a_worker_that_lets_nobody_in_is_given_up_in_time() -> None:
 async def test_a_forwarder_that_was_not_started_says_so_and_can_be_closed() -> None:
     made = Forwarder(ForwardConfig())
     with pytest.raises(RuntimeError, match="not awaited"):
-        await made.send(at("http://127.0.0.1:1"), b"/", b"", b"")
+        await made.answered(made.send(at("http://127.0.0.1:1"), b"/", b"", b""))
     await made.close()
