@@ -44,7 +44,7 @@ class Lead:
 
     def run(self, spawn: Spawn, client: httpx.AsyncClient, get: Get, reloader: Reloader | None) -> None:
         """Start its tasks through `spawn`, whose owner cancels them."""
-        health = HealthMonitor(self._config.health, self._registry, client, spawn, self._clock)
+        health = HealthMonitor(self._config.health, self._registry, client, get, spawn, self._clock)
         load = LoadMonitor(self._config.load, self._registry, get, self._clock, spawn)
         for worker in self._registry.all():
             health.watch(worker)

@@ -148,7 +148,7 @@ class Bench:
         for start in range(0, len(request), 2**18):  # as the loop reads it
             client.protocol.data_received(request[start : start + 2**18])
         for wire in self._loop.wires:
-            if wire.written:
+            if wire.written and wire.written[0].startswith(b"POST "):  # no probe, which waits for ever
                 wire.written.clear()
                 return wire
         raise SystemExit(f"no worker was asked: {client.wire.written!r}")

@@ -2,8 +2,8 @@
 
 SGLang's `/health` runs a one-token generation and looks once a second for its result: it needs at least a second when
 all is well, and up to 20 s behind a long prefill. So a slow answer is no sign of death; a refused connection is.
-Called by app; talks httpx and, for the second loop, plain TCP. Not here: what follows from an answer (vitals), what
-requests say (judge).
+Called by app, which hands in how to ask what is asked again and again (load says why); the rest is httpx and, for the
+second loop, plain TCP. Not here: what follows from an answer (vitals), what requests say (judge).
 """
 
 from __future__ import annotations
@@ -16,8 +16,9 @@ from typing import Any
 import httpx
 
 from router.clock import Clock, monotonic
-from router.errors import WorkerBusy
+from router.errors import WorkerBusy, WorkerError, WorkerUnreachable
 from router.fleet.listening import accepts
+from router.fleet.load import Get
 from router.fleet.registry import Registry
 from router.fleet.server_info import facts_of
 from router.fleet.vitals import HealthConfig
@@ -41,12 +42,14 @@ class HealthMonitor:
         config: HealthConfig,
         registry: Registry,
         client: httpx.AsyncClient,
+        get: Get,
         spawn: Spawn,
         clock: Clock = monotonic,
     ) -> None:
         self._config = config
         self._registry = registry
         self._client = client
+        self._ask = get
         self._spawn = spawn
         self._clock = clock
         self._wake: dict[str, asyncio.Event] = {}
@@ -136,18 +139,18 @@ class HealthMonitor:
         if worker.vitals.refused and not await self._listens_again(worker.base_url):
             return  # a connection from before may well answer
         try:
-            response = await self._client.get(
-                worker.base_url + self._config.path, timeout=self._config.timeout_s, headers=dict(worker.extra_headers)
-            )
-        except httpx.ConnectError as error:
-            self._unreachable(worker.base_url, f"connection refused or impossible: {error}")
-        except httpx.HTTPError as error:
-            self._failed(worker.base_url, began_s, f"{self._config.path}: {type(error).__name__}")
+            status, _ = await self._ask(worker, self._config.path, self._config.timeout_s)
+        except WorkerError as error:
+            slow = isinstance(error.__cause__, TimeoutError)  # which proves nothing
+            if isinstance(error, WorkerUnreachable) and not slow:
+                self._unreachable(worker.base_url, f"connection refused or impossible: {error}")
+            else:
+                self._failed(worker.base_url, began_s, f"{self._config.path}: {type(error).__name__}")
         else:
-            if response.is_success:
+            if 200 <= status < 300:
                 await self._answered(worker.base_url)
             else:
-                self._failed(worker.base_url, began_s, f"{self._config.path} answered {response.status_code}")
+                self._failed(worker.base_url, began_s, f"{self._config.path} answered {status}")
 
     def _unreachable(self, base_url: str, why: str) -> None:
         for worker in self._registry.at(base_url):

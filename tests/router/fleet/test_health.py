@@ -5,9 +5,15 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import httpx
 import pytest
 
+from router.errors import WorkerUnreachable
 from router.fleet import lost
+from router.fleet.health import HealthMonitor
+from router.fleet.registry import Registry
+from router.fleet.vitals import HealthConfig
+from router.fleet.worker import Worker
 from router_fakes import Call, answer, config, running, upstream
 
 QUICK = {"interval_s": 0.05, "retry_interval_s": 0.05, "timeout_s": 1.1}
@@ -55,6 +61,22 @@ async def test_a_worker_that_nobody_listens_for_is_not_ready_and_says_why() -> N
     assert seen["w1"]["state"] == "starting"
     assert ready.status_code == 503
     assert ready.json()["error"]["code"] == "no_worker_ready"
+
+
+@pytest.mark.parametrize("cause", [TimeoutError(), ConnectionRefusedError()])
+async def test_a_probe_that_finds_no_connection_in_time_proves_nothing_and_one_that_is_refused_does(
+    cause: OSError,
+) -> None:
+    async def get(worker: Worker, target: str, timeout_s: float) -> tuple[int, bytes]:
+        raise WorkerUnreachable("no") from cause
+
+    registry = Registry(lambda: 7.0)
+    worker = registry.add("http://a", "a")
+    async with httpx.AsyncClient() as client:
+        monitor = HealthMonitor(HealthConfig(), registry, client, get, lambda work: work.close(), lambda: 7.0)
+        await monitor.probe(worker)
+
+    assert worker.vitals.refused == worker.was_unreachable == (not isinstance(cause, TimeoutError))
 
 
 async def test_a_request_that_its_worker_loses_goes_to_another_while_the_first_goes_on_working(
