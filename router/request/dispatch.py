@@ -306,24 +306,27 @@ class Dispatcher:
         lines = raw.head.lines(worker.extra_headers, closed=self._access.closed, traced=raw.trace is not None)
         sent_s = progress.dispatched_s = self._clock()
         sent = self._forwarder.send(worker, raw.head.target, lines + raw.own_lines, body)
-        self._explainer.decided(request, choice, asked=raw.head.explains)
-        self._steering.shadow(request, progress.workers, decision)
-        with registry.lease(worker, progress.call_off) as lease:
-            registry.emit(Dispatched(request=request, decision=decision, at_s=sent_s))
-            answer = await self._forwarder.answered(sent)
-            try:
-                if answer.status in self._config.retry_statuses:
-                    self._refused(progress, request, worker, answer)
-                own = [(b"x-request-id", raw.request_id.encode("latin-1"))]
-                if raw.head.explains:
-                    own += explain_headers(decision)
-                began = partial(self._began, lease, request.request_id, sent_s, answer.status)
-                result = await relay(
-                    answer, progress.reply, raw.endpoint, own, self._clock, began, hide_usage=hide_usage
-                )
-                return settled(result, worker, raw.endpoint)
-            finally:
-                self._forwarder.ended(answer)
+        try:
+            self._explainer.decided(request, choice, asked=raw.head.explains)
+            self._steering.shadow(request, progress.workers, decision)
+            with registry.lease(worker, progress.call_off) as lease:
+                registry.emit(Dispatched(request=request, decision=decision, at_s=sent_s))
+                answer = await self._forwarder.answered(sent)
+                try:
+                    if answer.status in self._config.retry_statuses:
+                        self._refused(progress, request, worker, answer)
+                    own = [(b"x-request-id", raw.request_id.encode("latin-1"))]
+                    if raw.head.explains:
+                        own += explain_headers(decision)
+                    began = partial(self._began, lease, request.request_id, sent_s, answer.status)
+                    result = await relay(
+                        answer, progress.reply, raw.endpoint, own, self._clock, began, hide_usage=hide_usage
+                    )
+                    return settled(result, worker, raw.endpoint)
+                finally:
+                    self._forwarder.ended(answer)
+        finally:
+            sent.drop()
 
     def _refused(
         self, progress: Progress, request: RoutingRequest, worker: Worker, answer: WorkerConnection

@@ -68,6 +68,12 @@ class Sent:
         self.body = body
         self.connection: WorkerConnection | None = None
 
+    def drop(self) -> None:
+        """Break it off, unless somebody has waited for its answer."""
+        connection, self.connection = self.connection, None
+        if connection is not None:
+            connection.end()
+
 
 class Forwarder:
     """The pool of connections to all workers. One per app; `close` ends it."""
@@ -164,7 +170,7 @@ class Forwarder:
         if self._loop is None:
             raise RuntimeError("Forwarder.start was not awaited")
         while True:
-            connection = sent.connection
+            connection, sent.connection = sent.connection, None
             if connection is None:
                 connection = await self._connect(sent.place, sent.worker)
                 connection.begin(sent.worker, sent.head, sent.body, self._loop.time())

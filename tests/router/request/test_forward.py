@@ -69,6 +69,17 @@ async def test_a_request_arrives_before_its_answer_is_awaited_where_a_connection
         second.connection.end()
 
 
+async def test_a_request_whose_answer_nobody_waits_for_is_broken_off() -> None:
+    async with upstream() as server, forwarder() as forward, asyncio.timeout(20):
+        worker = at(server.url)
+        server.gets["/x"] = answer(b"[1]")
+        await forward.get(worker, "/x", 20.0)
+        forward.send(worker, b"/v1/chat/completions", b"", b"{}").drop()
+        await forward.get(worker, "/x", 20.0)
+
+    assert server.connections == 2
+
+
 async def test_a_worker_that_does_not_answer_a_get_in_time_is_hung_up_on() -> None:
     hung_up = asyncio.Event()
 
