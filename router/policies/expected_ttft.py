@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from math import inf, isfinite
 from random import Random
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
@@ -40,9 +40,9 @@ from router.types import (
 __all__ = ["TERMS", "ExpectedTtft", "ExpectedTtftConfig"]
 
 TERMS = ("wait", "memory", "prefill", "decodes", "displaced")
-SAME_COST = 1e-6
+SAME_COST: Final = 1e-6
 """Costs closer than this, in seconds, are equal."""
-SAME_SHARE = 0.1
+SAME_SHARE: Final = 0.1
 """Idle workers that hold as much of a prompt are equal when their costs are this close: learned rates of like GPUs
 differ by as much, and without this an idle fleet would send everything to the one whose estimate is lowest."""
 

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
+from typing import Final
 
 from router.prefix.block_sizes import depth_within
 from router.prefix.cache_image import CacheImage, Entry, Use
 
-MOST_EVICTED = 8192
+MOST_EVICTED: Final = 8192
 """Evicted prompts remembered per worker, at most."""
-LEAST_TOKENS, MOST_TOKENS = 1024, 10**9
-"""A worker that reports a capacity outside of this is not believed."""
+LEAST_TOKENS: Final = 1024
+MOST_TOKENS: Final = 10**9
+"""A worker that reports a capacity outside of these is not believed."""
 
 
 class CacheBelief:

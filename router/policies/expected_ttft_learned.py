@@ -6,21 +6,22 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from math import exp, log
+from typing import Final
 
-LONGEST_AGE_S = 600_000.0
+LONGEST_AGE_S: Final = 600_000.0
 """A week is longer than any cache remembers; 10 times it has 23 bits."""
-MOST_MODELS = 256
+MOST_MODELS: Final = 256
 """Models whose scale is kept; names come from clients."""
-PRIOR_TOKENS = 100.0
+PRIOR_TOKENS: Final = 100.0
 """What the prompt key's own estimate weighs, in tokens: a greeting is mostly chat template and moves it little."""
-BUCKETS = 24
+BUCKETS: Final = 24
 """Octaves of age that are told apart."""
-SHARE_PRIOR = 0.35
-SHARE_EVIDENCE_TOKENS = 500_000.0
+SHARE_PRIOR: Final = 0.35
+SHARE_EVIDENCE_TOKENS: Final = 500_000.0
 """Start of the share, and how many tokens of evidence it weighs."""
-MOST_TOKENS = 2e7
+MOST_TOKENS: Final = 2e7
 """Evidence beyond this is old: it is halved."""
-NEWS = 0.01
+NEWS: Final = 0.01
 """Shares are worked out again when so much of the evidence is new."""
 
 

@@ -6,15 +6,19 @@ Called by expected_ttft_worker. Not here: how long a request waits, or what is c
 from __future__ import annotations
 
 from math import exp, log
+from typing import Final
 
-STEP_S, TOKEN_S, PAIR_S, CONTEXT_S = 0.01131, 1.954e-5, 3.417e-9, 3.875e-6
+STEP_S: Final = 0.01131
+TOKEN_S: Final = 1.954e-5
+PAIR_S: Final = 3.417e-9
+CONTEXT_S: Final = 3.875e-6
 """Where learning starts: Qwen3-8B's shape on one H200 under SGLang 0.5.17, fitted to measured TTFT (docs/tuning.md)."""
-RANGE = 100.0
+RANGE: Final = 100.0
 """A term is learned within this factor of its start: from a laptop's CPU to several generations from now."""
 
-SETTLED = 8
+SETTLED: Final = 8
 """Observations until a rate is near enough to be compared with another's; each may move it far until then."""
-BOUND = log(RANGE)
+BOUND: Final = log(RANGE)
 
 Costs = tuple[float, float, float, float]
 

@@ -7,6 +7,8 @@ which may jump: elapsed time counts only where it can be true. Not here: what is
 
 from __future__ import annotations
 
+from typing import Final
+
 from router.policies.expected_ttft_cache import CacheBelief
 from router.policies.expected_ttft_config import ExpectedTtftConfig
 from router.policies.expected_ttft_learned import Wanted
@@ -16,20 +18,20 @@ from router.prefix.cache_image import Use
 from router.records import RoutingRequest
 from router.types import LoadReport, RequestId, WorkerId
 
-STEP_TOKENS = 8192
+STEP_TOKENS: Final = 8192
 """Prompt tokens that SGLang computes in one step (its default chunked_prefill_size on large GPUs)."""
-SAME_STEP_S = 0.003
+SAME_STEP_S: Final = 0.003
 """First tokens no further apart than this came from the same prefill step: one decode step takes longer."""
-SETTLED_S = 0.25
+SETTLED_S: Final = 0.25
 """A load report may miss requests sent to the worker less than this before it."""
-DRAG_PRIOR_S = 2.0
+DRAG_PRIOR_S: Final = 2.0
 """Seconds of booked work, taken as long as booked, that what is seen of a worker's drag is weighed against."""
-LONGEST_S = 600.0
+LONGEST_S: Final = 600.0
 """No observation of one request's progress counts for more."""
-LEAST_DELAY = 0.15
+LEAST_DELAY: Final = 0.15
 """What delaying an answer counts for while memory is plenty, of what it counts for on a full cache: without it short
 prompts crowd where answers run, and on text traffic E2E doubles (docs/tuning.md)."""
-LOST_S = 30.0
+LOST_S: Final = 30.0
 """A worker that has reported nothing running or waiting for so long has answered, or lost, whatever was sent to it."""
 Weighed = tuple[float, float, float, int, float, float, float, float, float]
 """A worker's cost for one request, in seconds: all terms; until it is free (`wait` and `memory`); this request's own
@@ -171,8 +173,8 @@ class WorkerBook:
         was full, or prompts that were no longer cached when their turn came.
         """
         waiting_s = self._queued_s - self._credit_s
-        if waiting_s > 0.0 and self.queue:
-            head = next(iter(self.queue.values()))
+        head = self._head()
+        if head is not None and waiting_s > 0.0:
             served_s = now_s - self._since_s
             most_s = head.own_s + self.rate.costs[1] * STEP_TOKENS
             drained_in_s = self._drained_in_s
@@ -326,8 +328,7 @@ class WorkerBook:
 
     def _assume_read(self, at_s: float) -> None:
         """An answer that is not streamed comes whole: nothing tells when its prompt was read, so booked time does."""
-        while self.unstreamed:
-            head = next(iter(self.queue.values()))
+        while self.unstreamed and (head := self._head()) is not None:
             read_s = max(self._since_s, head.dispatched_s) + head.own_s
             if head.stream or read_s > at_s:
                 return
@@ -335,6 +336,14 @@ class WorkerBook:
             self._since_s = read_s
             self._group_start_s = None
             self._run(head)
+
+    def _head(self) -> Booking | None:
+        """The request booked longest of those in the queue. A loop, as `next(iter(...))` makes objects, and this is
+        asked of every worker of a decision.
+        """
+        for booking in self.queue.values():
+            return booking
+        return None
 
     def _dequeue(self, booking: Booking) -> None:
         del self.queue[booking.request.request_id]

@@ -13,11 +13,11 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from itertools import repeat
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from router.prefix.block_sizes import units_until
 
-LEAST_ENTRY_TOKENS = 16.0
+LEAST_ENTRY_TOKENS: Final = 16.0
 """A prompt counts for at least this much, so that a bound in tokens also bounds how many prompts are kept."""
 
 
@@ -328,7 +328,7 @@ class CacheImage:
     def _least_recent(self) -> Entry | None:
         """The first of what is not held: it stays the first until it goes. Asked for every worker of a decision."""
         first = self._first
-        if first is None or self._recent.get(first.used_at) is not first:
+        if first is None or not first.stored:
             first = self._first = next(iter(self._recent.values()), None)
         return first
 
