@@ -119,7 +119,7 @@ def measure(workers: Sequence[View], stored: int, prompt_bytes: int) -> tuple[fl
     def matching() -> None:
         for one in asked:
             for worker in workers:
-                images[worker.id].match(one.key.blocks)
+                images[worker.id].match(list(one.key.blocks))
 
     ours_us, match_us, theirs_us = best_us(
         ROUNDS, [selecting(policies[0]), matching, selecting(policies[1])], len(asked)

@@ -22,7 +22,7 @@ from router.policies.expected_ttft_rate import SETTLED
 from router.policies.expected_ttft_state import Saved, saved_policy, take_up, take_up_shares
 from router.policies.expected_ttft_worker import Booking, Demand, Weighed, WorkerBook
 from router.prefix.block_sizes import units_of
-from router.prefix.cache_image import CacheImage
+from router.prefix.cache_image import Block, CacheImage
 from router.records import Decision, Dispatched, Finished, FirstToken, FleetEvent, RoutingRequest
 from router.types import (
     AttemptFailed,
@@ -224,7 +224,7 @@ class ExpectedTtft:
         if book is None:
             book = self._books[worker] = self._new_book(worker)
         demand = self._demand(request)
-        blocks, now_s = request.key.blocks, self._now_s
+        blocks, now_s = demand.blocks, self._now_s
         evicted_before = book.cache.would_have_known(blocks)
         self._note_wanted(blocks)
         told = request.known_match_tokens
@@ -282,7 +282,7 @@ class ExpectedTtft:
                 slack += 64.0 + 0.05 * cached
             book.cached_report(booking, float(cached), unit_tokens, slack)
 
-    def _note_wanted(self, blocks: Sequence[int]) -> None:
+    def _note_wanted(self, blocks: list[Block]) -> None:
         """Was something evicted, and held nowhere else, that this prompt asks for again?"""
         evicting = [book.cache for book in self._books.values() if book.cache.evicted or book.cache.unwanted]
         if not evicting:

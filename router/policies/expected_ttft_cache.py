@@ -7,11 +7,10 @@ image did not expect. Called by expected_ttft_worker and expected_ttft. Not here
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
 from typing import Final
 
 from router.prefix.block_sizes import depth_within
-from router.prefix.cache_image import CacheImage, Entry, Use
+from router.prefix.cache_image import Block, CacheImage, Entry, Use
 
 MOST_EVICTED: Final = 8192
 """Evicted prompts remembered per worker, at most."""
@@ -30,7 +29,7 @@ class CacheBelief:
 
     def __init__(self, capacity_tokens: float, capacity_blocks: int) -> None:
         self.image = CacheImage(capacity_tokens, capacity_blocks, self._note_eviction)
-        self.evicted: OrderedDict[int, tuple[float, float]] = OrderedDict()  # first block: tokens, time of last use
+        self.evicted: OrderedDict[Block, tuple[float, float]] = OrderedDict()  # first block: tokens, time of last use
         self._evicted_tokens = 0.0
         self.unwanted: list[tuple[float, float]] = []  # tokens and times of what nobody asked for; the policy takes it
         self.reports_cache = False
@@ -76,14 +75,14 @@ class CacheBelief:
         self.evicted.clear()
         self._evicted_tokens = 0.0
 
-    def would_have_known(self, blocks: Sequence[int]) -> bool:
+    def would_have_known(self, blocks: list[Block]) -> bool:
         """Whether more of this prompt would be matched if the image were larger. Reads only."""
         if not self.evicted:
             return False
         found = self.image.match(blocks)
         return found < len(blocks) and blocks[found] in self.evicted
 
-    def asked_again(self, block: int) -> tuple[float, float]:
+    def asked_again(self, block: Block) -> tuple[float, float]:
         """Tokens and time of the last use of an evicted entry, which starts with this block. It is forgotten."""
         gone = self.evicted.pop(block)
         self._evicted_tokens -= gone[0]

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from typing import Final
 
+from router.compiled import mypyc_attr
 from router.policies.expected_ttft_cache import CacheBelief
 from router.policies.expected_ttft_config import ExpectedTtftConfig
 from router.policies.expected_ttft_learned import Wanted
 from router.policies.expected_ttft_rate import PrefillRate
 from router.prefix.block_sizes import units_until
-from router.prefix.cache_image import Use
+from router.prefix.cache_image import Block, Use
 from router.records import RoutingRequest
 from router.types import LoadReport, RequestId, WorkerId
 
@@ -40,6 +41,7 @@ and `displaced`. Flat, because one is made for every worker of every request.
 """
 
 
+@mypyc_attr(acyclic=True)
 class Demand:
     """A request as any worker sees it: estimated tokens of a unit, of the prompt, of the answer to keep room for."""
 
@@ -49,7 +51,8 @@ class Demand:
         self, request: RoutingRequest, unit_tokens: float, prompt_tokens: float, answer_tokens: float
     ) -> None:
         self.request = request
-        self.blocks = request.key.blocks
+        blocks = request.key.blocks
+        self.blocks: list[Block] = blocks if isinstance(blocks, list) else list(blocks)
         self.unit_tokens = unit_tokens
         self.prompt_tokens = prompt_tokens
         self.answer_tokens = answer_tokens
@@ -59,6 +62,7 @@ class Demand:
         return units_until(depth) * self.unit_tokens
 
 
+@mypyc_attr(acyclic=True)
 class Booking:
     """One request on one worker, from its dispatch to its end. Written by WorkerBook only."""
 

@@ -13,14 +13,18 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from itertools import repeat
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeAlias
 
+from router.compiled import mypyc_attr
 from router.prefix.block_sizes import units_until
 
 LEAST_ENTRY_TOKENS: Final = 16.0
 """A prompt counts for at least this much, so that a bound in tokens also bounds how many prompts are kept."""
+Block: TypeAlias = Any
+"""A block's hash: an `int`, but compiled code would then convert 64 bits to a number and back at each look-up."""
 
 
+@mypyc_attr(acyclic=True)
 class Entry:
     """One prompt as it was last used. Opaque to callers, who keep it between `use` and `release`.
 
@@ -33,7 +37,7 @@ class Entry:
         "used_at", "used_s",
     )  # fmt: skip
 
-    def __init__(self, blocks: Sequence[int], unit_tokens: float, tail_tokens: float) -> None:
+    def __init__(self, blocks: list[Block], unit_tokens: float, tail_tokens: float) -> None:
         self.blocks = blocks
         self.base = 0  # depth of blocks[0]: what newer entries own is cut off in time
         self.first = 0
@@ -59,14 +63,18 @@ class Entry:
         return max(tokens, LEAST_ENTRY_TOKENS)
 
 
-class Use(NamedTuple):
+@mypyc_attr(acyclic=True)
+class Use:
     """What a use found: leading `found_blocks`, and when stretches of them were used before, as (depth where the
     stretch ends, tick, time), shallowest first. The tick is 0 for what a request in flight holds.
     """
 
-    entry: Entry
-    found_blocks: int
-    before: tuple[tuple[int, int, float], ...]
+    __slots__ = ("before", "entry", "found_blocks")
+
+    def __init__(self, entry: Entry, found_blocks: int, before: list[tuple[int, int, float]]) -> None:
+        self.entry = entry
+        self.found_blocks = found_blocks
+        self.before = before
 
 
 class Kept(NamedTuple):
@@ -96,7 +104,7 @@ class CacheImage:
         self.size_tokens = 0.0
         self.held_tokens = 0.0
         self._evicted = evicted
-        self._owner: dict[int, Entry] = {}
+        self._owner: dict[Block, Entry] = {}
         self._recent: OrderedDict[int, Entry] = OrderedDict()  # by tick; without what is held
         self._first: Entry | None = None  # of _recent, the last time somebody asked
         self._held: dict[Entry, None] = {}  # in order, so that equal runs are equal
@@ -106,7 +114,7 @@ class CacheImage:
     def size_blocks(self) -> int:
         return len(self._owner)
 
-    def match(self, blocks: Sequence[int]) -> int:
+    def match(self, blocks: list[Block]) -> int:
         """How many leading blocks are there. Reads only; O(log blocks), because prefixes are stored whole."""
         owner = self._owner
         high = len(blocks) - 1
@@ -128,14 +136,14 @@ class CacheImage:
         entry = self._least_recent()
         return entry if entry is not None else next((held for held in self._held if held.stored), None)
 
-    def use(self, blocks: Sequence[int], unit_tokens: float, tail_tokens: float, at_s: float = 0.0) -> Use:
+    def use(self, blocks: list[Block], unit_tokens: float, tail_tokens: float, at_s: float = 0.0) -> Use:
         """A request uses this prompt: all of it becomes the most recent, and is held until `release`. O(blocks)."""
         entry = Entry(blocks, unit_tokens, tail_tokens)
         entry.used_s = at_s
         self._held[entry] = None
         found, before = self._take(entry)
         self._shrink()
-        return Use(entry, found, tuple(before))
+        return Use(entry, found, before)
 
     def reuse(self, entry: Entry, at_s: float = 0.0) -> None:
         """The worker has computed the prompt. Only while held: what it shares belongs to a prompt that is held too."""
@@ -210,7 +218,7 @@ class CacheImage:
         """
         self.clear()
         for one in kept:
-            entry = Entry(one.blocks, one.unit_tokens, one.tail_tokens)
+            entry = Entry(list(one.blocks), one.unit_tokens, one.tail_tokens)
             entry.base, entry.first, entry.used_s = one.base, one.first, one.used_s
             own = one.blocks[max(0, one.first - one.base) :]
             if not one.base <= one.first <= entry.end or not self._owner.keys().isdisjoint(own):
@@ -224,7 +232,7 @@ class CacheImage:
             self._count(entry)
         self._shrink()
 
-    def locked(self, blocks: Sequence[int], found: int) -> int:
+    def locked(self, blocks: list[Block], found: int) -> int:
         """Of the `found` leading blocks that are here, how many no eviction can take now. Reads only; O(log found)."""
         owner = self._owner
         low, high = -1, found  # blocks[low] is locked, blocks[high] is not
@@ -277,13 +285,14 @@ class CacheImage:
             self._lose(holder, end)
             depth = end
         entry.known = max(entry.known, depth)
-        owner.update(dict.fromkeys(blocks[:limit] if limit < len(blocks) else blocks, entry))
+        for block in blocks[:limit] if limit < len(blocks) else blocks:
+            owner[block] = entry
         entry.first = 0
         entry.stored = True
         self._count(entry)
         return found, before
 
-    def _end_of(self, holder: Entry, blocks: Sequence[int], depth: int, limit: int) -> int:
+    def _end_of(self, holder: Entry, blocks: list[Block], depth: int, limit: int) -> int:
         """Where the stretch of `blocks` that `holder` owns, from `depth` on, ends."""
         owner = self._owner
         if owner.get(blocks[limit - 1]) is holder:
@@ -342,7 +351,7 @@ class CacheImage:
         del self._recent[entry.used_at]
 
 
-def _common(one: Sequence[int], other: Sequence[int], least: int) -> int:
+def _common(one: list[Block], other: list[Block], least: int) -> int:
     """How many leading blocks two whole prompts share; 0 if it is not more than `least`. O(log blocks): the hashes are
     chained, so an equal block means that all before it are equal.
     """
