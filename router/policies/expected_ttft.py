@@ -9,7 +9,7 @@ The worth of each term: docs/tuning.md. Long, because what decides and what is l
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from math import inf, isfinite
 from random import Random
 from typing import Any, Final
@@ -21,8 +21,9 @@ from router.policies.expected_ttft_learned import TokenScale, Wanted
 from router.policies.expected_ttft_rate import SETTLED
 from router.policies.expected_ttft_state import Saved, saved_policy, take_up, take_up_shares
 from router.policies.expected_ttft_worker import Booking, Demand, Weighed, WorkerBook
+from router.prefix.block_hash import Block
 from router.prefix.block_sizes import units_of
-from router.prefix.cache_image import Block, CacheImage
+from router.prefix.cache_image import CacheImage
 from router.records import Decision, Dispatched, Finished, FirstToken, FleetEvent, RoutingRequest
 from router.types import (
     AttemptFailed,
@@ -50,6 +51,7 @@ differ by as much, and without this an idle fleet would send everything to the o
 class ExpectedTtft:
     def __init__(self, config: ExpectedTtftConfig, rng: Random) -> None:
         self._config = config
+        self._room_s = config.room_s
         self._rng = rng
         self._books: dict[WorkerId, WorkerBook] = {}
         self._where: dict[RequestId, Booking] = {}
@@ -67,16 +69,15 @@ class ExpectedTtft:
         weighed = self._weigh(demand, workers)
         alone = len(weighed) == 1
         best = 0 if alone else self._cheapest(weighed, workers)
-        _, free_s, own_s, found, match_tokens, *_ = weighed[best]
-        worker = workers[best].id
+        chosen, worker = weighed[best], workers[best].id
         return Decision(
             worker=worker,
             reason=Reason.ONLY_WORKER if alone else Reason.LOWEST_COST,
-            match_blocks=found,
-            match_tokens=match_tokens,
-            expected_ttft_s=free_s + own_s,
-            expected_wait_s=free_s,
-            hold=0.0 < self._config.room_s < free_s and self._is_sure(worker, weighed[best]),
+            match_blocks=chosen.found_blocks,
+            match_tokens=chosen.match_tokens,
+            expected_ttft_s=chosen.free_s + chosen.own_s,
+            expected_wait_s=chosen.free_s,
+            hold=0.0 < self._room_s < chosen.free_s and self._is_sure(worker, chosen),
         )
 
     def _is_sure(self, worker: WorkerId, weighed: Weighed) -> bool:
@@ -87,7 +88,7 @@ class ExpectedTtft:
         book = self._books.get(worker, self._blank)
         if book.unstreamed and not book.says_waiting:
             return False
-        return book.cache.capacity_is_reported or weighed[5] > self._config.room_s
+        return book.cache.capacity_is_reported or weighed.wait_s > self._room_s
 
     def candidates(self, request: RoutingRequest, workers: Workers) -> tuple[Candidate, ...]:
         """Every worker as `select` weighs it at this moment. Reads only."""
@@ -95,11 +96,12 @@ class ExpectedTtft:
         return tuple(
             Candidate(
                 worker=worker.id,
-                match_tokens=match_tokens,
-                terms_s=tuple(zip(TERMS, (wait_s, memory_s, own_s, decodes_s, displaced_s), strict=True)),
+                match_tokens=one.match_tokens,
+                terms_s=tuple(
+                    zip(TERMS, (one.wait_s, one.memory_s, one.own_s, one.decodes_s, one.displaced_s), strict=True)
+                ),
             )
             for worker, one in zip(workers, weighed, strict=True)
-            for _, _, own_s, _, match_tokens, wait_s, memory_s, decodes_s, displaced_s in (one,)
         )
 
     def images(self) -> Mapping[WorkerId, CacheImage]:
@@ -119,41 +121,46 @@ class ExpectedTtft:
             return [books.get(worker.id, blank).weigh(demand, None, now_s) for worker in workers]
         return [books.get(worker.id, blank).weigh(demand, told.get(worker.id), now_s) for worker in workers]
 
-    def _cheapest(self, weighed: Sequence[Weighed], workers: Workers) -> int:
+    def _cheapest(self, weighed: list[Weighed], workers: Workers) -> int:
         """The lowest cost; equals by fewest in flight, then at random."""
-        costs = [one[0] for one in weighed]
-        least_s = min(costs)
-        best = costs.index(least_s)
+        best, least_s = 0, weighed[0].cost_s
+        for index, one in enumerate(weighed):
+            if one.cost_s < least_s:
+                best, least_s = index, one.cost_s
         if workers[best].in_flight == 0:
             equal = self._idle_alike(best, weighed, workers)
         else:
             least_s += SAME_COST
-            equal = [index for index, cost in enumerate(costs) if cost <= least_s]
+            equal = [index for index, one in enumerate(weighed) if one.cost_s <= least_s]
         if len(equal) == 1:
             return equal[0]
         fewest = min([workers[index].in_flight for index in equal])
         return self._rng.choice([index for index in equal if workers[index].in_flight == fewest])
 
-    def _idle_alike(self, best: int, weighed: Sequence[Weighed], workers: Workers) -> list[int]:
+    def _idle_alike(self, best: int, weighed: list[Weighed], workers: Workers) -> list[int]:
         """Workers without a request that are as good as the idle `best`: nothing more is waited for or displaced, they
         hold as much of the prompt, and cost about the same. While the rate of one of two is not known, what they hold
         alone decides: only trying them can change that.
         """
-        most_s = weighed[best][1] + weighed[best][8]
-        idle = [i for i, one in enumerate(workers) if not one.in_flight and weighed[i][1] + weighed[i][8] <= most_s]
+        most_s = weighed[best].free_s + weighed[best].displaced_s
+        idle = [
+            i
+            for i, one in enumerate(weighed)
+            if one.free_s + one.displaced_s <= most_s and not workers[i].in_flight
+        ]
         if len(idle) == 1:
             return idle
-        matches = {i: weighed[i][4] for i in idle}
+        matches = {i: weighed[i].match_tokens for i in idle}
         known = [i for i in idle if self._books.get(workers[i].id, self._blank).rate.observations >= SETTLED]
         if best not in known:
             best = max(idle, key=matches.__getitem__)
         elif len(known) < len(idle):
             best = max([best, *(i for i in idle if i not in known)], key=matches.__getitem__)
-        most_s = weighed[best][0] * (1.0 + SAME_SHARE)
+        most_s = weighed[best].cost_s * (1.0 + SAME_SHARE)
         return [
             i
             for i in idle
-            if matches[i] == matches[best] and (weighed[i][0] <= most_s or i not in known or best not in known)
+            if matches[i] == matches[best] and (weighed[i].cost_s <= most_s or i not in known or best not in known)
         ]
 
     def _ratio(self, request: RoutingRequest) -> float:
@@ -225,10 +232,11 @@ class ExpectedTtft:
             book = self._books[worker] = self._new_book(worker)
         demand = self._demand(request)
         blocks, now_s = demand.blocks, self._now_s
-        evicted_before = book.cache.would_have_known(blocks)
-        self._note_wanted(blocks)
+        found = book.cache.image.match(blocks)
+        evicted_before = book.cache.would_have_known(blocks, found)
+        self._note_wanted(blocks, book, found)
         told = request.known_match_tokens
-        booking = book.dispatched(demand, None if told is None else told.get(worker), now_s)
+        booking = book.dispatched(demand, found, None if told is None else told.get(worker), now_s)
         booking.evicted_before = evicted_before
         start = 0
         for end, tick, used_s in booking.use.before:
@@ -282,12 +290,15 @@ class ExpectedTtft:
                 slack += 64.0 + 0.05 * cached
             book.cached_report(booking, float(cached), unit_tokens, slack)
 
-    def _note_wanted(self, blocks: list[Block]) -> None:
-        """Was something evicted, and held nowhere else, that this prompt asks for again?"""
+    def _note_wanted(self, blocks: list[Block], book: WorkerBook, found: int) -> None:
+        """Was something evicted, and held nowhere else, that this prompt asks for again? `book` has `found` blocks."""
         evicting = [book.cache for book in self._books.values() if book.cache.evicted or book.cache.unwanted]
         if not evicting:
             return
-        depth = max([book.cache.image.match(blocks) for book in self._books.values()])
+        depth = found
+        for other in self._books.values():
+            if other is not book:
+                depth = max(depth, other.cache.image.match(blocks))
         for cache in evicting:
             if depth < len(blocks) and blocks[depth] in cache.evicted:
                 tokens, used_s = cache.asked_again(blocks[depth])

@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections import OrderedDict
 from typing import Final
 
+from router.prefix.block_hash import Block
 from router.prefix.block_sizes import depth_within
-from router.prefix.cache_image import Block, CacheImage, Entry, Use
+from router.prefix.cache_image import CacheImage, Entry, Use
 
 MOST_EVICTED: Final = 8192
 """Evicted prompts remembered per worker, at most."""
@@ -75,11 +76,8 @@ class CacheBelief:
         self.evicted.clear()
         self._evicted_tokens = 0.0
 
-    def would_have_known(self, blocks: list[Block]) -> bool:
-        """Whether more of this prompt would be matched if the image were larger. Reads only."""
-        if not self.evicted:
-            return False
-        found = self.image.match(blocks)
+    def would_have_known(self, blocks: list[Block], found: int) -> bool:
+        """Whether more of this prompt than `found` blocks would be matched if the image were larger. Reads only."""
         return found < len(blocks) and blocks[found] in self.evicted
 
     def asked_again(self, block: Block) -> tuple[float, float]:

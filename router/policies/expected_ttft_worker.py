@@ -14,8 +14,9 @@ from router.policies.expected_ttft_cache import CacheBelief
 from router.policies.expected_ttft_config import ExpectedTtftConfig
 from router.policies.expected_ttft_learned import Wanted
 from router.policies.expected_ttft_rate import PrefillRate
+from router.prefix.block_hash import Block
 from router.prefix.block_sizes import units_until
-from router.prefix.cache_image import Block, Use
+from router.prefix.cache_image import Use
 from router.records import RoutingRequest
 from router.types import LoadReport, RequestId, WorkerId
 
@@ -34,11 +35,31 @@ LEAST_DELAY: Final = 0.15
 prompts crowd where answers run, and on text traffic E2E doubles (docs/tuning.md)."""
 LOST_S: Final = 30.0
 """A worker that has reported nothing running or waiting for so long has answered, or lost, whatever was sent to it."""
-Weighed = tuple[float, float, float, int, float, float, float, float, float]
-"""A worker's cost for one request, in seconds: all terms; until it is free (`wait` and `memory`); this request's own
-prefill; then the blocks matched there and the tokens expected to be cached; then the terms `wait`, `memory`, `decodes`
-and `displaced`. Flat, because one is made for every worker of every request.
-"""
+
+
+@mypyc_attr(acyclic=True)
+class Weighed:
+    """A worker's cost for one request: the five terms in seconds, with the blocks matched there and the tokens expected
+    to be cached. `free_s`: until it is free, `wait` and `memory`; `cost_s`: all terms.
+    """
+
+    __slots__ = (
+        "cost_s", "decodes_s", "displaced_s", "found_blocks", "free_s", "match_tokens", "memory_s", "own_s", "wait_s",
+    )  # fmt: skip
+
+    def __init__(
+        self, found_blocks: int, match_tokens: float, wait_s: float, memory_s: float, own_s: float, decodes_s: float,
+        displaced_s: float,
+    ) -> None:  # fmt: skip
+        self.found_blocks = found_blocks
+        self.match_tokens = match_tokens
+        self.wait_s = wait_s
+        self.memory_s = memory_s
+        self.own_s = own_s
+        self.decodes_s = decodes_s
+        self.displaced_s = displaced_s
+        self.free_s = wait_s + memory_s
+        self.cost_s = self.free_s + own_s + decodes_s + displaced_s
 
 
 @mypyc_attr(acyclic=True)
@@ -159,9 +180,7 @@ class WorkerBook:
         if running:  # answers that are held up give their memory back later, which matters as far as it is scarce
             used = used_tokens / capacity if used_tokens < capacity else 1.0
             decodes_s = own_s * len(running) * (LEAST_DELAY + used * used) * self._decode_weight
-        free_s = wait_s + memory_s
-        cost_s = free_s + own_s + decodes_s + displaced_s
-        return cost_s, free_s, own_s, found, match_tokens, wait_s, memory_s, decodes_s, displaced_s
+        return Weighed(found, match_tokens, wait_s, memory_s, own_s, decodes_s, displaced_s)
 
     def _match_tokens(self, demand: Demand, found: int, told_tokens: float) -> float:
         """Tokens that will be cached when the prompt is read: what the worker says, and what requests in flight there
@@ -218,17 +237,18 @@ class WorkerBook:
 
     # -- what happened -------------------------------------------------------------------------------------------
 
-    def dispatched(self, demand: Demand, told_tokens: float | None, at_s: float) -> Booking:
-        """Book a request that was sent here."""
+    def dispatched(self, demand: Demand, found: int, told_tokens: float | None, at_s: float) -> Booking:
+        """Book a request that was sent here, where the image of the cache has the first `found` blocks of it."""
         if self.unstreamed:
             self._assume_read(at_s)
         request, prompt_tokens = demand.request, demand.prompt_tokens
         blocks = demand.blocks
         tail_tokens = prompt_tokens - demand.tokens_until(len(blocks))
-        found = 0 if told_tokens is None else self.cache.image.match(blocks)
-        match_tokens = 0.0 if told_tokens is None else self._match_tokens(demand, found, told_tokens)
-        use = self.cache.image.use(blocks, demand.unit_tokens, max(0.0, tail_tokens), at_s)
-        cached = demand.tokens_until(use.found_blocks) if told_tokens is None else match_tokens
+        if told_tokens is None:
+            cached = demand.tokens_until(found)
+        else:
+            cached = self._match_tokens(demand, found, told_tokens)
+        use = self.cache.image.use(blocks, demand.unit_tokens, max(0.0, tail_tokens), at_s, found)
         if cached > prompt_tokens - 1.0:
             cached = prompt_tokens - 1.0
         booking = Booking(self._worker, demand, use, cached, at_s)

@@ -13,15 +13,14 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from itertools import repeat
-from typing import Any, Final, NamedTuple, TypeAlias
+from typing import Final, NamedTuple
 
 from router.compiled import mypyc_attr
+from router.prefix.block_hash import Block
 from router.prefix.block_sizes import units_until
 
 LEAST_ENTRY_TOKENS: Final = 16.0
 """A prompt counts for at least this much, so that a bound in tokens also bounds how many prompts are kept."""
-Block: TypeAlias = Any
-"""A block's hash: an `int`, but compiled code would then convert 64 bits to a number and back at each look-up."""
 
 
 @mypyc_attr(acyclic=True)
@@ -136,20 +135,25 @@ class CacheImage:
         entry = self._least_recent()
         return entry if entry is not None else next((held for held in self._held if held.stored), None)
 
-    def use(self, blocks: list[Block], unit_tokens: float, tail_tokens: float, at_s: float = 0.0) -> Use:
-        """A request uses this prompt: all of it becomes the most recent, and is held until `release`. O(blocks)."""
+    def use(
+        self, blocks: list[Block], unit_tokens: float, tail_tokens: float, at_s: float = 0.0, found: int | None = None
+    ) -> Use:
+        """A request uses this prompt: all of it becomes the most recent, and is held until `release`. `found` is what
+        `match` says of it, for who has asked. O(blocks).
+        """
         entry = Entry(blocks, unit_tokens, tail_tokens)
         entry.used_s = at_s
         self._held[entry] = None
-        found, before = self._take(entry)
+        there = self.match(blocks) if found is None else found
+        before = self._take(entry, there)
         self._shrink()
-        return Use(entry, found, before)
+        return Use(entry, there, before)
 
     def reuse(self, entry: Entry, at_s: float = 0.0) -> None:
         """The worker has computed the prompt. Only while held: what it shares belongs to a prompt that is held too."""
         entry.used_s = at_s
         if not entry.stored:
-            self._take(entry)
+            self._take(entry, self.match(entry.blocks))
             self._shrink()
         entry.known = entry.end
 
@@ -172,7 +176,7 @@ class CacheImage:
             self._recent[self._tick] = entry
             heir = self._heir(entry)
             if heir is not None:
-                self._take(heir)
+                self._take(heir, heir.first if heir.stored else self.match(heir.blocks))
             if entry.stored:
                 self._trim(entry)
         self._shrink()
@@ -266,13 +270,12 @@ class CacheImage:
         if entry.held:
             self.held_tokens += more_tokens
 
-    def _take(self, entry: Entry) -> tuple[int, list[tuple[int, int, float]]]:
-        """Makes `entry`, which is held, the owner of all its blocks. Its list of blocks must be whole."""
+    def _take(self, entry: Entry, found: int) -> list[tuple[int, int, float]]:
+        """Makes `entry`, which is held, the owner of all its blocks, of which others own the first `found`. Its list of
+        blocks must be whole.
+        """
         blocks, owner = entry.blocks, self._owner
-        if entry.stored:
-            limit = found = entry.first
-        else:
-            limit, found = len(blocks), self.match(blocks)
+        limit = found if entry.stored else len(blocks)
         before: list[tuple[int, int, float]] = []
         depth = 0
         while depth < found:
@@ -290,7 +293,7 @@ class CacheImage:
         entry.first = 0
         entry.stored = True
         self._count(entry)
-        return found, before
+        return before
 
     def _end_of(self, holder: Entry, blocks: list[Block], depth: int, limit: int) -> int:
         """Where the stretch of `blocks` that `holder` owns, from `depth` on, ends."""
