@@ -25,46 +25,52 @@ NEWS: Final = 0.01
 """Shares are worked out again when so much of the evidence is new."""
 
 
+class ModelScale:
+    """One model's: the ratio, its logarithm, and the estimated tokens that it was learned from."""
+
+    __slots__ = ("log", "ratio", "seen")
+
+    def __init__(self, log: float, seen: float) -> None:
+        self.log = log
+        self.ratio = exp(log)
+        self.seen = seen
+
+
 class TokenScale:
     """Real prompt tokens per estimated one, by model. Starts at 1: what the prompt key estimated."""
 
-    __slots__ = ("_logs", "_ratios", "_seen")
+    __slots__ = ("_models",)
 
     def __init__(self) -> None:
-        self._seen: dict[str | None, float] = {}  # estimated tokens learned from
-        self._logs: dict[str | None, float] = {}
-        self._ratios: dict[str | None, float] = {}
+        self._models: dict[str | None, ModelScale] = {}
 
     def of(self, model: str | None) -> float:
-        return self._ratios.get(model, 1.0)
+        known = self._models.get(model)
+        return 1.0 if known is None else known.ratio
 
     def logs(self) -> list[tuple[str | None, float]]:
         """What `restore` takes."""
-        return list(self._logs.items())
+        return [(model, known.log) for model, known in self._models.items()]
 
     def restore(self, logs: Iterable[tuple[str | None, float]]) -> None:
         """Take up what another one has learned."""
-        self._logs = dict(logs)
-        self._ratios = {model: exp(value) for model, value in self._logs.items()}
-        self._seen = dict.fromkeys(self._logs, 100 * PRIOR_TOKENS)
+        self._models = {model: ModelScale(value, 100 * PRIOR_TOKENS) for model, value in logs}
 
     def learn(self, model: str | None, estimated: float, reported: int | None) -> float:
         """Learns from one prompt, and returns that prompt's own ratio; the model's where nothing usable is reported."""
         if reported is None or reported < 1 or estimated <= 0.0 or not 1 / 16 <= reported / estimated <= 16:
             return self.of(model)
         ratio = reported / estimated
-        known = self._logs.get(model)
+        known = self._models.get(model)
         if known is None:
-            if len(self._logs) >= MOST_MODELS or abs(ratio - 1.0) < 1e-9:
+            if len(self._models) >= MOST_MODELS or abs(ratio - 1.0) < 1e-9:
                 return ratio
-            known = 0.0
+            known = self._models[model] = ModelScale(0.0, PRIOR_TOKENS)
         # A long prompt says more: its overhead of template and rounding weighs less. Old ones fade.
-        seen = self._seen.get(model, PRIOR_TOKENS)
-        weight = max(estimated / (seen + estimated), 0.1 * min(1.0, estimated / 1000.0))
-        known += weight * (log(ratio) - known)
-        self._seen[model] = seen + estimated
-        self._logs[model] = known
-        self._ratios[model] = exp(known)
+        weight = max(estimated / (known.seen + estimated), 0.1 * min(1.0, estimated / 1000.0))
+        known.log += weight * (log(ratio) - known.log)
+        known.ratio = exp(known.log)
+        known.seen += estimated
         return ratio
 
 

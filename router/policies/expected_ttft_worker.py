@@ -179,7 +179,7 @@ class WorkerBook:
         decodes_s = 0.0
         if running:  # answers that are held up give their memory back later, which matters as far as it is scarce
             used = used_tokens / capacity if used_tokens < capacity else 1.0
-            decodes_s = own_s * len(running) * (LEAST_DELAY + used * used) * self._decode_weight
+            decodes_s = own_s * float(len(running)) * (LEAST_DELAY + used * used) * self._decode_weight
         return Weighed(found, match_tokens, wait_s, memory_s, own_s, decodes_s, displaced_s)
 
     def _match_tokens(self, demand: Demand, found: int, told_tokens: float) -> float:
@@ -231,7 +231,7 @@ class WorkerBook:
             return 0.0
         if over_tokens > new_tokens:
             over_tokens = new_tokens
-        _, token, pair, _ = self.rate.costs
+        _step, token, pair, _context = self.rate.costs
         again_s = over_tokens * (token + pair * units_until(oldest.end) * oldest.unit_tokens)
         return again_s * self._wanted.share(now_s - oldest.used_s)
 
@@ -252,8 +252,8 @@ class WorkerBook:
         if cached > prompt_tokens - 1.0:
             cached = prompt_tokens - 1.0
         booking = Booking(self._worker, demand, use, cached, at_s)
-        booking.features = self.rate.features(prompt_tokens - cached, cached)
-        booking.own_s = sum(booking.features, 0.0)
+        step_s, token_s, pair_s, context_s = booking.features = self.rate.features(prompt_tokens - cached, cached)
+        booking.own_s = step_s + token_s + pair_s + context_s
         if not self.queue:
             self._since_s = at_s
             self._queued_s = 0.0

@@ -43,7 +43,7 @@ def test_names_that_clients_make_up_are_bounded() -> None:
     for number in range(3 * MOST_MODELS):
         scale.learn(f"m{number}", 100.0, 200)
 
-    assert len(scale._logs) == MOST_MODELS
+    assert len(scale.logs()) == MOST_MODELS
 
 
 def test_what_returns_within_a_minute_is_wanted_until_then() -> None:
