@@ -9,11 +9,12 @@ xxh3 was the fastest hash measured that takes a seed: 9 us for 40 kB in blocks o
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, TypeAlias
 
 from xxhash import xxh3_64_intdigest
 
-from router.prefix.block_sizes import LARGEST, RUNS
+from router.prefix.block_sizes import units_until
 
 Block: TypeAlias = Any
 """A block's hash: an `int`, but compiled code would then convert 64 bits to a number and back at each look-up."""
@@ -26,14 +27,11 @@ def namespace_seed(namespace: bytes) -> int:
 
 def chain(data: bytes, unit_bytes: int, seed: Block) -> list[Block]:
     """Hashes of the full blocks of `data`, first block first. A partial last block has none."""
-    digest = xxh3_64_intdigest  # a name of this function is found faster than one of the module, for each block
+    digest: Callable[[bytes, Block], Block] = xxh3_64_intdigest  # nearer than a name of the module, for each block
     hashes: list[Block] = []
-    start = 0
-    for count, units in (*RUNS, (len(data), LARGEST)):
-        size = units * unit_bytes
-        for _ in range(min(count, (len(data) - start) // size)):
-            end = start + size
-            seed = digest(data[start:end], seed)
-            hashes.append(seed)
-            start = end
+    start, end = 0, unit_bytes
+    while end <= len(data):
+        seed = digest(data[start:end], seed)
+        hashes.append(seed)
+        start, end = end, units_until(len(hashes) + 1) * unit_bytes
     return hashes
