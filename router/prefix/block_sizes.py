@@ -12,11 +12,6 @@ instead of 1,562. Pure arithmetic; called wherever depths in blocks become token
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final
-
-RUNS: Final = ((16, 1), (8, 2), (8, 4))
-"""(how many blocks, units of each), shallowest first; then LARGEST units each."""
-LARGEST: Final = 8
 
 
 def units_until(depth: int) -> int:

@@ -26,7 +26,7 @@ NEVER = (0, float("-inf"))
 class Teller:
     """`touch` is called with the first event after each `take`, `soon` with one that the others should hear at once.
 
-    `served` counts requests that ended here; in `whole` their outcomes are kept where that is a list.
+    In `whole` outcomes of what ended here are kept where that is a list.
     """
 
     def __init__(
@@ -40,7 +40,6 @@ class Teller:
         self._names = rows.Names()
         self._own: dict[RequestId, Open] = {}
         self._count = 0
-        self.served = 0
         self.whole: list[Outcome] | None = None
         self._sent_flight: dict[str, tuple[int, float]] = {}
 
@@ -59,7 +58,6 @@ class Teller:
 
     def ended(self, outcome: Outcome) -> None:
         """Sink of this process's Outcomes; where it had a worker, Finished was told before."""
-        self.served += 1
         entry = self._own.pop(outcome.request_id, None)
         if entry is not None:
             self._note((rows.OVER, entry.number))

@@ -5,7 +5,11 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from router.prefix.block_sizes import LARGEST, RUNS, blocks_of, depth_within, units_until
+from router.prefix.block_sizes import blocks_of, depth_within, units_until
+
+RUNS = ((16, 1), (8, 2), (8, 4))
+"""(how many blocks, units of each), shallowest first; then LARGEST units each."""
+LARGEST = 8
 
 
 def test_sizes_are_those_of_the_runs_and_then_the_largest() -> None:
